@@ -1,0 +1,1 @@
+//! The nginx configuration language: lexer, parser with spans, directive records, settings, diagnostics.

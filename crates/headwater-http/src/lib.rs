@@ -1,0 +1,1 @@
+//! The way of an HTTP request: phases, modules, filters, upstream and subrequest mechanisms.

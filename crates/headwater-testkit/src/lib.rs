@@ -1,0 +1,1 @@
+//! Scripted clients and origins, and the nginx oracle, for the differential and behavioural tests.

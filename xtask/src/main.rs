@@ -1,0 +1,3 @@
+//! Repository chores: generated documents and the tidy checks.
+
+fn main() {}
