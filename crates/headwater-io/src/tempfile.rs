@@ -47,9 +47,8 @@ impl TempDir {
     /// # Errors
     /// What `open(2)` and `mkdir(2)` return.
     pub fn create_named(&self) -> io::Result<TempFile> {
-        let mut step = 1;
+        let mut number = next_number(1);
         loop {
-            let number = NUMBER.fetch_add(step, Ordering::Relaxed).wrapping_add(step);
             let path = self.path_of(number);
             let error = match open_new(&path) {
                 Ok(file) => {
@@ -62,11 +61,9 @@ impl TempDir {
                 Err(error) => error,
             };
             match error.kind() {
-                io::ErrorKind::AlreadyExists => step = COLLISION_STEP,
-                io::ErrorKind::NotFound if self.levels[0] != 0 => {
-                    self.create_levels(&path)?;
-                    step = 1;
-                }
+                io::ErrorKind::AlreadyExists => number = next_number(COLLISION_STEP),
+                // Should the directories vanish again and again, this ends when the directory itself is missing.
+                io::ErrorKind::NotFound if self.levels[0] != 0 => self.create_levels(&path)?,
                 _ => return Err(error),
             }
         }
@@ -262,11 +259,7 @@ impl AsFd for TempFile {
 fn copy_across(source: &Path, target: &Path, options: &PersistOptions) -> io::Result<()> {
     let mut name = target.as_os_str().as_bytes().to_vec();
     // Writing into a Vec cannot fail.
-    let _ = write!(
-        name,
-        ".{:010}",
-        NUMBER.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
-    );
+    let _ = write!(name, ".{:010}", next_number(1));
     let near = PathBuf::from(std::ffi::OsStr::from_bytes(&name));
     let copied = copy_to(source, &near, options).and_then(|()| fs::rename(&near, target));
     if copied.is_err() {
@@ -304,6 +297,11 @@ fn create_parents(target: &Path, mode: u32) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The next file number of this process.
+fn next_number(step: u32) -> u32 {
+    NUMBER.fetch_add(step, Ordering::Relaxed).wrapping_add(step)
 }
 
 /// Makes a directory unless it is there.

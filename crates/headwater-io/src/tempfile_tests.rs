@@ -33,6 +33,8 @@ fn create_levels_missing_makes_them_and_deletes_the_file() {
     };
     let mut file = dir.create().unwrap();
     assert_eq!(file.path(), None);
+    // One chain of directories for one file.
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
     file.append(b"hello ").unwrap();
     file.append_vectored(&[IoSlice::new(b"wor"), IoSlice::new(b""), IoSlice::new(b"ld")])
         .unwrap();
