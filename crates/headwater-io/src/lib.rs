@@ -25,9 +25,11 @@ pub mod tempfile;
 pub mod timer;
 
 pub use addr::Addr;
-pub use clock::{now, now_ms, unix_now};
+pub use clock::{
+    http_date, now, now_ms, unix_now, unix_seconds, with_http_date, with_iso8601, with_time_local,
+};
 pub use connect::ConnectOptions;
-pub use listener::{Acceptor, ListenOptions, ListenSocket, bind};
+pub use listener::{Acceptor, ListenOptions, ListenSocket, bind, is_out_of_descriptors};
 pub use logbuffer::{BufferOptions, LogBuffer};
 pub use logfile::LogFile;
 pub use parked::{Event, Parked};

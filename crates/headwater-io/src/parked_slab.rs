@@ -129,3 +129,53 @@ fn slot_mut<T>(chunks: &mut [Vec<Slot<T>>], slot: u32) -> Option<&mut Slot<T>> {
     let slot = slot as usize;
     chunks.get_mut(slot / CHUNK)?.get_mut(slot % CHUNK)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(payload: u32) -> Entry<u32> {
+        let fd = std::fs::File::open("/dev/null").unwrap().into();
+        Entry {
+            fd,
+            kind: StreamKind::Tcp,
+            bucket: 0,
+            previous: NONE,
+            next: NONE,
+            payload,
+        }
+    }
+
+    #[test]
+    fn slot_size_stays_small() {
+        assert!(size_of::<Slot<()>>() <= 24);
+        assert!(size_of::<Slot<Box<u8>>>() <= 32);
+    }
+
+    #[test]
+    fn insert_remove_reuses_slots_and_gives_memory_back() {
+        let mut slab = Slab::new();
+        let slots: Vec<u32> = (0..CHUNK as u32 * 2)
+            .map(|payload| {
+                let slot = slab.next_slot();
+                slab.insert(entry(payload));
+                slot
+            })
+            .collect();
+        assert_eq!(slots.last(), Some(&(CHUNK as u32 * 2 - 1)));
+        assert_eq!(slab.remove(7).map(|entry| entry.payload), Some(7));
+        assert!(slab.remove(7).is_none() && slab.get_mut(NONE).is_none());
+        assert_eq!(slab.next_slot(), 7);
+        slab.insert(entry(70));
+        assert_eq!(
+            (slab.get_mut(7).map(|entry| entry.payload), slab.len()),
+            (Some(70), CHUNK * 2)
+        );
+        for slot in slots {
+            slab.remove(slot);
+        }
+        assert_eq!((slab.len(), slab.chunks.len()), (0, 0));
+        slab.insert(entry(1));
+        assert_eq!(slab.take_all().count(), 1);
+    }
+}

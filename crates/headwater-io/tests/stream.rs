@@ -270,3 +270,14 @@ fn write_full_socket_waits_for_the_reader() {
         assert_eq!((writer.await.unwrap(), got), (3, sent + 3));
     });
 }
+
+#[test]
+fn read_short_forgets_readiness_so_that_no_probe_follows() {
+    run(async {
+        let (mut client, mut server) = pair().await;
+        write(&mut client, b"abc").await;
+        assert_eq!(read(&mut server, 100).await, b"abc");
+        let ready = poll_fn(|cx| Poll::Ready(server.poll_read_ready(cx).is_ready())).await;
+        assert!(!ready);
+    });
+}
