@@ -1,0 +1,248 @@
+//! One connected socket of any kind, registered with the reactor of its worker.
+//!
+//! Every connection, client or upstream, is read and written through this type. Reads and writes go through tokio's
+//! `poll_read`/`poll_write`, which forget a socket's readiness after a short transfer, so that no probe for `EAGAIN`
+//! follows. Options are in `sockopt.rs`, connecting in `connect.rs`.
+//! nginx counterpart: `ngx_connection_t` with `ngx_unix_recv`, `ngx_unix_send`, `ngx_writev_chain` and
+//! `ngx_linux_sendfile_chain`.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
+
+/// A connected stream socket.
+#[derive(Debug)]
+pub struct Stream(Inner);
+
+/// What a descriptor is, which [`Stream::from_fd`] must be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StreamKind {
+    /// TCP over IPv4 or IPv6.
+    Tcp,
+    /// A Unix-domain stream socket.
+    Unix,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Runs the same expression on whichever socket this is.
+macro_rules! each {
+    ($inner:expr, $socket:ident => $body:expr) => {
+        match $inner {
+            Inner::Tcp($socket) => $body,
+            Inner::Unix($socket) => $body,
+        }
+    };
+}
+
+impl Stream {
+    /// Reads into `buf`; 0 means the peer has closed its sending half (or `buf` is empty).
+    ///
+    /// # Errors
+    /// What `recv(2)` returns.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut read = ReadBuf::new(buf);
+        ready!(each!(&mut self.0, socket => Pin::new(socket).poll_read(cx, &mut read)))?;
+        Poll::Ready(Ok(read.filled().len()))
+    }
+
+    /// Writes from `buf`, returning how many bytes were taken.
+    ///
+    /// # Errors
+    /// What `send(2)` returns.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each!(&mut self.0, socket => Pin::new(socket).poll_write(cx, buf))
+    }
+
+    /// Writes from several buffers in one call, returning how many bytes were taken in all.
+    ///
+    /// # Errors
+    /// What `writev(2)` returns.
+    pub fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(&mut self.0, socket => Pin::new(socket).poll_write_vectored(cx, bufs))
+    }
+
+    /// Writes what fits now.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing fits; otherwise what `send(2)` returns.
+    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        each!(&self.0, socket => socket.try_write(buf))
+    }
+
+    /// Writes what fits now from several buffers.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing fits; otherwise what `writev(2)` returns.
+    pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        each!(&self.0, socket => socket.try_write_vectored(bufs))
+    }
+
+    /// Reads what is there now.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing; otherwise what `recv(2)` returns.
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        each!(&self.0, socket => socket.try_read(buf))
+    }
+
+    /// Ready when the reactor has seen the socket readable (data, end of file or error); one waker per socket and
+    /// direction is kept, that of the last call.
+    ///
+    /// # Errors
+    /// When the runtime is shutting down.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(&self.0, socket => socket.poll_read_ready(cx))
+    }
+
+    /// Ready when the reactor has seen the socket writable.
+    ///
+    /// # Errors
+    /// When the runtime is shutting down.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(&self.0, socket => socket.poll_write_ready(cx))
+    }
+
+    /// Sends up to `count` bytes of `file` from `offset` without copying them to user space; moves `offset` forward.
+    ///
+    /// 0 means that the file ends at `offset`.
+    ///
+    /// # Errors
+    /// What `sendfile(2)` returns; `InvalidInput` when the file is of a kind that cannot be sent this way.
+    pub fn poll_sendfile(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: impl AsFd,
+        offset: &mut u64,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            // A short count is no proof that the socket is full (the file may have been truncated), so readiness is
+            // forgotten on EAGAIN only.
+            match self.try_io(Interest::WRITABLE, || {
+                Ok(rustix::fs::sendfile(
+                    self.as_fd(),
+                    file.as_fd(),
+                    Some(&mut *offset),
+                    count,
+                )?)
+            }) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Looks at incoming bytes without taking them; 0 means the peer has closed.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing (without a system call when the reactor has reported nothing).
+    pub fn try_peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.try_io(Interest::READABLE, || {
+            Ok(rustix::net::recv(
+                self.as_fd(),
+                &mut *buf,
+                RecvFlags::PEEK | RecvFlags::DONTWAIT,
+            )?
+            .0)
+        })
+    }
+
+    /// Waits for incoming bytes and looks at them without taking them; 0 means the peer has closed.
+    ///
+    /// # Errors
+    /// What `recv(2)` returns.
+    pub fn poll_peek(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            match self.try_peek(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Whether a pooled connection can be used again: the peer has sent nothing and has not closed.
+    ///
+    /// Costs no system call while the reactor has reported nothing since the last short read.
+    #[must_use]
+    pub fn looks_idle(&self) -> bool {
+        let mut byte = [0u8; 1];
+        matches!(self.try_peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// True for a Unix-domain socket.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        matches!(self.0, Inner::Unix(_))
+    }
+
+    /// What kind of socket this is.
+    #[must_use]
+    pub fn kind(&self) -> StreamKind {
+        match self.0 {
+            Inner::Tcp(_) => StreamKind::Tcp,
+            Inner::Unix(_) => StreamKind::Unix,
+        }
+    }
+
+    /// The descriptor's number, for logs and `$connection`-like identification.
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+
+    /// Takes the socket out of its reactor and returns the bare descriptor (still non-blocking).
+    ///
+    /// May be called on any thread, also away from the worker that registered the socket.
+    ///
+    /// # Errors
+    /// When the reactor refuses to let it go; the socket is closed then.
+    pub fn into_std_fd(self) -> io::Result<OwnedFd> {
+        match self.0 {
+            Inner::Tcp(socket) => Ok(socket.into_std()?.into()),
+            Inner::Unix(socket) => Ok(socket.into_std()?.into()),
+        }
+    }
+
+    /// Registers a connected, non-blocking socket with the current worker's reactor.
+    ///
+    /// # Errors
+    /// `Other` outside of a runtime; what `epoll_ctl(2)` returns.
+    pub fn from_fd(fd: OwnedFd, kind: StreamKind) -> io::Result<Stream> {
+        // tokio panics without a runtime; here that is an error like any other.
+        let _runtime = Handle::try_current().map_err(io::Error::other)?;
+        Ok(Stream(match kind {
+            StreamKind::Tcp => Inner::Tcp(TcpStream::from_std(fd.into())?),
+            StreamKind::Unix => Inner::Unix(UnixStream::from_std(fd.into())?),
+        }))
+    }
+
+    /// Runs a system call when the reactor thinks the socket ready, and forgets readiness when it says `WouldBlock`.
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        each!(&self.0, socket => socket.try_io(interest, call))
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        each!(&self.0, socket => socket.as_fd())
+    }
+}
