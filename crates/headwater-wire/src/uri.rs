@@ -1,1 +1,210 @@
-//! Placeholder.
+//! Request paths: decoding and normalising, and the check of URIs that come from back ends.
+//!
+//! The routing room normalises the target of a request whose line is marked complex; the upstream engine checks
+//! `X-Accel-Redirect`, the SSI module its includes. nginx counterparts: `ngx_http_parse_complex_uri`,
+//! `ngx_http_parse_unsafe_uri`, `ngx_http_set_exten`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use memchr::{memchr, memchr2, memrchr};
+
+use crate::escape::{Unescape, unescape};
+
+/// The URI is malformed or leads above the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadUri;
+
+impl fmt::Display for BadUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("invalid URI")
+    }
+}
+
+impl std::error::Error for BadUri {}
+
+/// A decoded, normalised path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Normalized {
+    /// The path, beginning with `/` if the input did or was empty.
+    pub path: Vec<u8>,
+    /// The arguments behind the first `?`, without fragment, as a range of the input.
+    pub args: Option<Range<usize>>,
+    /// The extension, as a range of `path`; see [`exten`].
+    pub exten: Option<Range<usize>>,
+}
+
+/// Whether `raw` (path and maybe `?args`) means the same before and after [`normalize`]: its path begins with `/` and
+/// holds no `%`, `//` or `/.`, and there is no fragment.
+#[must_use]
+pub fn is_simple(raw: &[u8]) -> bool {
+    if raw.first() != Some(&b'/') || memchr(b'#', raw).is_some() {
+        return false;
+    }
+    let path = memchr(b'?', raw)
+        .and_then(|at| raw.get(..at))
+        .unwrap_or(raw);
+    let mut behind_slash = false;
+    for &byte in path {
+        if byte == b'%' || (behind_slash && (byte == b'/' || byte == b'.')) {
+            return false;
+        }
+        behind_slash = byte == b'/';
+    }
+    true
+}
+
+/// Decodes `%XX`, resolves `.` and `..`, merges slashes if `merge_slashes`, cuts the fragment off and splits the
+/// arguments (which stay as they are). An escaped `?`, `#` or `%` is an ordinary character; an escaped `.` or `/`
+/// counts as the real one.
+///
+/// # Errors
+/// A malformed escape, `%00`, or a path that leads above the root.
+pub fn normalize(raw: &[u8], merge_slashes: bool) -> Result<Normalized, BadUri> {
+    let (end, args) = split(raw);
+    let raw_path = raw.get(..end).unwrap_or_default();
+    let mut path = Vec::with_capacity(raw_path.len() + 1);
+    if raw_path.is_empty() {
+        path.push(b'/');
+    }
+    // the segment being read begins here; none before the first slash
+    let mut segment = None;
+    let mut rest = raw_path;
+    while let Some((byte, left)) = decode_byte(rest)? {
+        rest = left;
+        if byte != b'/' {
+            path.push(byte);
+            continue;
+        }
+        if let Some(start) = segment
+            && end_segment(&mut path, start, merge_slashes)?
+        {
+            segment = Some(path.len());
+            continue;
+        }
+        path.push(b'/');
+        segment = Some(path.len());
+    }
+    if let Some(start) = segment {
+        end_segment(&mut path, start, false)?;
+    }
+    let exten = exten(&path);
+    Ok(Normalized { path, args, exten })
+}
+
+/// Resolves the segment that begins at `start`, behind a slash; true if nothing is left of it, so that the slash
+/// before it already ends the path.
+fn end_segment(path: &mut Vec<u8>, start: usize, merge_slashes: bool) -> Result<bool, BadUri> {
+    match path.get(start..).unwrap_or_default() {
+        b"" => Ok(merge_slashes),
+        b"." => {
+            path.truncate(start);
+            Ok(true)
+        }
+        b".." => {
+            let before = start
+                .checked_sub(1)
+                .and_then(|slash| path.get(..slash))
+                .unwrap_or_default();
+            let parent = memrchr(b'/', before).ok_or(BadUri)?;
+            path.truncate(parent + 1);
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Where the path ends, and the range of the arguments.
+fn split(raw: &[u8]) -> (usize, Option<Range<usize>>) {
+    let Some(at) = memchr2(b'?', b'#', raw) else {
+        return (raw.len(), None);
+    };
+    if raw.get(at) == Some(&b'#') {
+        return (at, None);
+    }
+    let args = raw.get(at + 1..).unwrap_or_default();
+    let end = memchr(b'#', args).unwrap_or(args.len());
+    (at, Some(at + 1..at + 1 + end))
+}
+
+/// The first byte of `text`, decoded, and what is left.
+fn decode_byte(text: &[u8]) -> Result<Option<(u8, &[u8])>, BadUri> {
+    match text {
+        [] => Ok(None),
+        [b'%', high, low, rest @ ..] => {
+            let byte = hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low);
+            match byte {
+                None | Some(0) => Err(BadUri),
+                Some(byte) => Ok(Some((byte, rest))),
+            }
+        }
+        [b'%', ..] => Err(BadUri),
+        [byte, rest @ ..] => Ok(Some((*byte, rest))),
+    }
+}
+
+fn hex(byte: u8) -> Option<u8> {
+    char::from(byte)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// The extension of a normalised path: what stands behind the last dot of its last segment, unless that dot begins
+/// the segment. A range of `path`, possibly empty.
+#[must_use]
+pub fn exten(path: &[u8]) -> Option<Range<usize>> {
+    let at = path
+        .iter()
+        .rposition(|&byte| byte == b'.' || byte == b'/')?;
+    let before = at.checked_sub(1).and_then(|before| path.get(before));
+    if path.get(at) != Some(&b'.') || before.is_none_or(|&byte| byte == b'/') {
+        return None;
+    }
+    Some(at + 1..path.len())
+}
+
+/// A URI that passed [`parse_unsafe_uri`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnsafeUri<'a> {
+    /// The decoded path; not normalised.
+    pub path: Cow<'a, [u8]>,
+    /// The arguments behind the first `?`, as a range of the input.
+    pub args: Option<Range<usize>>,
+}
+
+/// Splits and decodes a URI given by a back end or a page (`X-Accel-Redirect`, SSI `include`, `Destination`).
+///
+/// # Errors
+/// It is empty, begins with `?`, holds NUL (also `%00`), or has a `..` segment before or after decoding. nginx logs
+/// `unsafe URI "…" was detected`.
+pub fn parse_unsafe_uri(uri: &[u8]) -> Result<UnsafeUri<'_>, BadUri> {
+    let question = memchr(b'?', uri);
+    let raw = question.and_then(|at| uri.get(..at)).unwrap_or(uri);
+    let args = question.map(|at| at + 1..uri.len());
+    if raw.is_empty() || !is_safe(raw) {
+        return Err(BadUri);
+    }
+    if memchr(b'%', raw).is_none() {
+        return Ok(UnsafeUri {
+            path: Cow::Borrowed(raw),
+            args,
+        });
+    }
+    let mut path = Vec::with_capacity(raw.len());
+    unescape(raw, Unescape::All, &mut path);
+    if !is_safe(&path) {
+        return Err(BadUri);
+    }
+    Ok(UnsafeUri {
+        path: Cow::Owned(path),
+        args,
+    })
+}
+
+fn is_safe(path: &[u8]) -> bool {
+    memchr(0, path).is_none()
+        && path
+            .split(|&byte| byte == b'/')
+            .all(|segment| segment != b"..")
+}
