@@ -89,7 +89,12 @@ pub fn normalize(raw: &[u8], merge_slashes: bool) -> Result<Normalized, BadUri> 
     if let Some(start) = segment {
         end_segment(&mut path, start, false)?;
     }
-    let exten = exten(&path);
+    // a segment that begins with ".." has an extension only behind a third dot
+    let dots = segment.filter(|&start| {
+        path.get(start..)
+            .is_some_and(|last| last.starts_with(b".."))
+    });
+    let exten = exten(&path).filter(|exten| dots.is_none_or(|start| exten.start > start + 3));
     Ok(Normalized { path, args, exten })
 }
 
@@ -193,7 +198,7 @@ pub fn parse_unsafe_uri(uri: &[u8]) -> Result<UnsafeUri<'_>, BadUri> {
     }
     let mut path = Vec::with_capacity(raw.len());
     unescape(raw, Unescape::All, &mut path);
-    if !is_safe(&path) {
+    if path.is_empty() || !is_safe(&path) {
         return Err(BadUri);
     }
     Ok(UnsafeUri {

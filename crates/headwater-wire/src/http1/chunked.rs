@@ -153,17 +153,14 @@ impl ChunkedDecoder {
     pub fn min_remaining(&self) -> u64 {
         match self.state {
             State::SizeStart => 5,
-            State::Size if self.size == 0 => 4,
             State::Size | State::Extension if self.size > 0 => self.size.saturating_add(2 + TAIL),
-            State::Extension => 4,
+            State::Size | State::Extension | State::Trailer => 4,
             State::SizeLf if self.size > 0 => self.size.saturating_add(1 + TAIL),
-            State::SizeLf => 3,
+            State::SizeLf | State::TrailerLf => 3,
             State::Data => self.size.saturating_add(TAIL),
             State::DataCr => TAIL,
             State::DataLf => TAIL - 1,
             State::TrailerStart => 2,
-            State::Size | State::Trailer => 4,
-            State::TrailerLf => 3,
             State::EndLf => 1,
             State::Done | State::Failed(_) => 0,
         }
@@ -371,7 +368,7 @@ mod tests {
         let (_, total, _, trailers) = run(b"0\r\nX-A:  1 \r\nb: 2\r\n\r\nrest", 3).unwrap();
         assert_eq!(trailers.get(b"x-a"), Some(&b"1"[..]));
         assert_eq!(trailers.get(b"B"), Some(&b"2"[..]));
-        assert_eq!(total, 23);
+        assert_eq!(total, 21);
         let long = format!("0\r\nX: {}\r\n\r\n", "y".repeat(100));
         check(&long, Err(ChunkedError::TrailersTooLarge));
         check("0\r\n X: 1\r\n\r\n", Err(ChunkedError::InvalidTrailer));
