@@ -208,3 +208,111 @@ fn digit(byte: u8) -> Option<u8> {
         .to_digit(16)
         .and_then(|digit| u8::try_from(digit).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn escaped(src: &[u8], kind: Escape) -> String {
+        let mut out = Vec::new();
+        escape_uri(src, kind, &mut out);
+        assert_eq!(out != src, kind.needed(src));
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    fn unescaped(src: &str, kind: Unescape) -> (String, usize) {
+        let mut out = Vec::new();
+        let read = unescape(src.as_bytes(), kind, &mut out);
+        (String::from_utf8_lossy(&out).into_owned(), read)
+    }
+
+    /// The punctuation each class leaves alone.
+    #[test]
+    fn escape_uri_classes_are_those_of_nginx() {
+        let printable: Vec<u8> = (0x21..0x7f)
+            .filter(|byte: &u8| !byte.is_ascii_alphanumeric())
+            .collect();
+        let kept = |kind: Escape| -> String {
+            printable
+                .iter()
+                .filter(|&&byte| !kind.needed(&[byte]))
+                .map(|&byte| char::from(byte))
+                .collect()
+        };
+        assert_eq!(kept(Escape::Uri), "!$&'()*+,-./:;=@[]_~");
+        assert_eq!(kept(Escape::Args), "!$'()*,-./:=@[]_~");
+        assert_eq!(kept(Escape::UriComponent), "-._~");
+        assert_eq!(kept(Escape::Html), "!$&()*+,-./:;=?@[]_~");
+        assert_eq!(kept(Escape::Refresh), "!#$%&()*+,-./:;=?@[]_}");
+        assert_eq!(kept(Escape::Memcached).len(), printable.len() - 1);
+        for kind in [
+            Escape::Uri,
+            Escape::Args,
+            Escape::UriComponent,
+            Escape::Html,
+            Escape::Refresh,
+        ] {
+            assert_eq!(escaped(b"a \x00\x7f\xffz0", kind), "a%20%00%7F%FFz0");
+        }
+        assert_eq!(escaped(b"a %\x00", Escape::Memcached), "a%20%25%00");
+        assert!(!Escape::Memcached.needed(b"\x7f\xff"));
+    }
+
+    #[test]
+    fn unescape_decodes_and_drops_malformed() {
+        let all = Unescape::All;
+        assert_eq!(unescaped("a%20b%3f%2B", all), ("a b?+".into(), 11));
+        assert_eq!(unescaped("a%zb%4zc%", all), ("azbc".into(), 9));
+        assert_eq!(unescaped("%4", all), (String::new(), 2));
+        assert_eq!(unescaped("%%41", all), ("%41".into(), 4));
+        assert_eq!(unescaped("%41?%41", Unescape::Uri), ("A?".into(), 4));
+        assert_eq!(unescaped("%3F%41", Unescape::Uri), ("?".into(), 3));
+        assert_eq!(
+            unescaped("%41%20%c3%7f%26?x", Unescape::Redirect),
+            ("A%20%c3%7f&?".into(), 16)
+        );
+    }
+
+    #[test]
+    fn escape_text_forms() {
+        let run = |escape: fn(&[u8], &mut Vec<u8>), src: &[u8]| {
+            let mut out = Vec::new();
+            escape(src, &mut out);
+            String::from_utf8_lossy(&out).into_owned()
+        };
+        assert_eq!(
+            run(escape_html, b"<a href=\"x\">&'"),
+            "&lt;a href=&quot;x&quot;&gt;&amp;'"
+        );
+        assert_eq!(
+            run(escape_json, b"a\"\\\n\r\t\x08\x0c\x1f\x00\x7f"),
+            "a\\\"\\\\\\n\\r\\t\\b\\f\\u001F\\u0000\u{7f}"
+        );
+        assert_eq!(
+            run(escape_log, b"a b\"\\\n\x7f\xff"),
+            "a b\\x22\\x5C\\x0A\\x7F\\xFF"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn escape_then_unescape_gives_same_bytes(src in proptest::collection::vec(any::<u8>(), 0..50)) {
+            for kind in [Escape::Uri, Escape::Args, Escape::UriComponent, Escape::Html, Escape::Memcached] {
+                let (mut coded, mut plain) = (Vec::new(), Vec::new());
+                escape_uri(&src, kind, &mut coded);
+                unescape_uri(&coded, &mut plain);
+                prop_assert_eq!(&plain, &src);
+            }
+        }
+
+        #[test]
+        fn unescape_any_bytes_reads_no_further_than_the_end(src in proptest::collection::vec(any::<u8>(), 0..50)) {
+            for kind in [Unescape::All, Unescape::Uri, Unescape::Redirect] {
+                let mut out = Vec::new();
+                prop_assert!(unescape(&src, kind, &mut out) <= src.len());
+                prop_assert!(out.len() <= src.len());
+            }
+        }
+    }
+}

@@ -213,3 +213,137 @@ fn is_safe(path: &[u8]) -> bool {
             .split(|&byte| byte == b'/')
             .all(|segment| segment != b"..")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(raw: &str, merge: bool, expect: Option<(&str, Option<&str>, Option<&str>)>) {
+        let got = normalize(raw.as_bytes(), merge).ok();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let got = got.map(|uri| {
+            let args = uri.args.clone().map(|range| text(&raw.as_bytes()[range]));
+            (
+                text(&uri.path),
+                args,
+                uri.exten.clone().map(|range| text(&uri.path[range])),
+            )
+        });
+        let expect = expect
+            .map(|(path, args, exten)| (path.into(), args.map(Into::into), exten.map(Into::into)));
+        assert_eq!(got, expect, "{raw}");
+    }
+
+    #[test]
+    fn normalize_resolves_and_decodes() {
+        check("/", true, Some(("/", None, None)));
+        check(
+            "/a/./b/../c.html?x=%20#f",
+            true,
+            Some(("/a/c.html", Some("x=%20"), Some("html"))),
+        );
+        check("/a//b///c", true, Some(("/a/b/c", None, None)));
+        check("/a//b///c", false, Some(("/a//b///c", None, None)));
+        check("/a//../b", false, Some(("/a/b", None, None)));
+        check("/a//../b", true, Some(("/b", None, None)));
+        check("/a/..", true, Some(("/", None, None)));
+        check("/a/.", true, Some(("/a/", None, None)));
+        check("/a/b/..?x", true, Some(("/a/", Some("x"), None)));
+        check("/%2e%2E/x", true, None);
+        check("/a/%2e./x", true, Some(("/x", None, None)));
+        check("/a%2F..%2fb", true, Some(("/b", None, None)));
+        check("/a%2F%2fb", true, Some(("/a/b", None, None)));
+        check("/%25%23%3f?", true, Some(("/%#?", Some(""), None)));
+        check(
+            "/%252e%252e/x",
+            true,
+            Some(("/%2e%2e/x", None, Some("%2e/x").filter(|_| false))),
+        );
+        check("?a=b", true, Some(("/", Some("a=b"), None)));
+        check("", true, Some(("/", None, None)));
+        check("/a#b?c", true, Some(("/a", None, None)));
+        check("/a?b?c#d#e", true, Some(("/a", Some("b?c"), None)));
+    }
+
+    #[test]
+    fn normalize_extension_as_nginx_finds_it() {
+        check("/a.b/c", true, Some(("/a.b/c", None, None)));
+        check("/.htaccess", true, Some(("/.htaccess", None, None)));
+        check("/.a.b", true, Some(("/.a.b", None, Some("b"))));
+        check("/..a", true, Some(("/..a", None, None)));
+        check("/...", true, Some(("/...", None, None)));
+        check("/a.", true, Some(("/a.", None, Some(""))));
+        check("/a.b/./", true, Some(("/a.b/", None, None)));
+    }
+
+    #[test]
+    fn normalize_bad_uris_fails() {
+        for raw in [
+            "/..",
+            "/../",
+            "/a/../..",
+            "/%00",
+            "/%",
+            "/%4",
+            "/%g0",
+            "/%0g",
+            "/a/../../b",
+            "/..?x",
+            "/..#x",
+        ] {
+            check(raw, true, None);
+        }
+    }
+
+    #[test]
+    fn is_simple_only_without_specials() {
+        for raw in ["/", "/a/b.c", "/a?x=%20&y=//..", "/a+b", "/a."] {
+            assert!(is_simple(raw.as_bytes()), "{raw}");
+        }
+        for raw in [
+            "", "a", "/a//b", "/./a", "/.a", "/%41", "/a#b", "/a?b#c", "?a",
+        ] {
+            assert!(!is_simple(raw.as_bytes()), "{raw}");
+        }
+    }
+
+    #[test]
+    fn parse_unsafe_uri_decodes_or_refuses() {
+        let uri = parse_unsafe_uri(b"/a%20b/c?d=%20").unwrap();
+        assert_eq!((&*uri.path, uri.args), (&b"/a b/c"[..], Some(9..14)));
+        assert!(matches!(
+            parse_unsafe_uri(b"/a/..b").unwrap().path,
+            Cow::Borrowed(b"/a/..b")
+        ));
+        for raw in [
+            "", "?a", "..", "../a", "/../a", "/a/..", "/a/../b", "/%2e%2e/", "%2e%2e", "/a%00",
+            "/a\0b", "/a%2f..", "/a/..?b",
+        ] {
+            assert_eq!(parse_unsafe_uri(raw.as_bytes()), Err(BadUri), "{raw}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn normalize_simple_uri_changes_nothing(raw in "/[a-z./?%#]{0,20}") {
+            if is_simple(raw.as_bytes()) {
+                let uri = normalize(raw.as_bytes(), true).unwrap();
+                let path = raw.split('?').next().unwrap();
+                prop_assert_eq!(uri.path, path.as_bytes());
+                prop_assert_eq!(uri.exten, exten(path.as_bytes()));
+            }
+        }
+
+        #[test]
+        fn normalize_result_stays_below_root(raw in "/([a.%/?#25eEfF0]|%2e|%2f|%00){0,24}", merge in any::<bool>()) {
+            if let Ok(uri) = normalize(raw.as_bytes(), merge) {
+                prop_assert_eq!(uri.path.first(), Some(&b'/'));
+                prop_assert!(!uri.path.contains(&0));
+                let mut segments = uri.path.split(|&byte| byte == b'/');
+                prop_assert!(segments.all(|segment| segment != b".." && segment != b"."));
+                prop_assert!(!merge || uri.path.windows(2).all(|pair| pair != b"//"));
+            }
+        }
+    }
+}
