@@ -276,6 +276,7 @@ pub fn encode_chunk_header(len: usize, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// Body, trailers and unread bytes, fed `split` bytes at a time.
     fn run(input: &[u8], split: usize) -> Result<(Vec<u8>, usize, bool, HeaderList), ChunkedError> {
@@ -396,6 +397,39 @@ mod tests {
             let mut out = Vec::new();
             encode_chunk_header(len, &mut out);
             assert_eq!(out, format!("{len:x}\r\n").into_bytes());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decode_any_split_gives_the_same_result(
+            pieces in proptest::collection::vec(
+                prop_oneof![
+                    Just("5\r\nhello\r\n"), Just("0\r\n"), Just("\r\n"), Just("1;x\r\n"), Just("a"), Just("\n"), Just("A: b\r\n"),
+                ],
+                0..8,
+            ),
+            split in 1usize..20,
+        ) {
+            let input = pieces.concat();
+            let plain = |result: Result<(Vec<u8>, usize, bool, HeaderList), ChunkedError>| {
+                result.map(|(body, total, done, trailers)| (body, total, done, trailers.buffer().to_vec()))
+            };
+            let whole = plain(run(input.as_bytes(), usize::MAX >> 1));
+            prop_assert_eq!(plain(run(input.as_bytes(), split)), whole);
+        }
+
+        #[test]
+        fn decode_encoded_chunks_gives_them_back(chunks in proptest::collection::vec("[a-z]{1,40}", 0..6)) {
+            let mut coded = Vec::new();
+            for chunk in &chunks {
+                encode_chunk_header(chunk.len(), &mut coded);
+                coded.extend_from_slice(chunk.as_bytes());
+                coded.extend_from_slice(b"\r\n");
+            }
+            coded.extend_from_slice(LAST_CHUNK);
+            let (body, total, done, _) = run(&coded, 11).unwrap();
+            prop_assert_eq!((body, total, done), (chunks.concat().into_bytes(), coded.len(), true));
         }
     }
 }

@@ -377,3 +377,6 @@ impl RequestParser {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

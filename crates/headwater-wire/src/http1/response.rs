@@ -244,3 +244,6 @@ fn reason_run(buf: &[u8], pos: usize) -> usize {
     let rest = buf.get(pos..).unwrap_or_default();
     memchr2(b'\r', b'\n', rest).unwrap_or(rest.len())
 }
+
+#[cfg(test)]
+mod tests;

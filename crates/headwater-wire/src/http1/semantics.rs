@@ -439,3 +439,6 @@ fn contains_ignore_case(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len())
         .any(|window| window.eq_ignore_ascii_case(word))
 }
+
+#[cfg(test)]
+mod tests;
