@@ -121,11 +121,14 @@ impl KnownHeader {
         let Some(slots) = BY_LENGTH.get(name.len()) else {
             return Self::Other;
         };
+        let first = name.first().map(u8::to_ascii_uppercase);
         for &known in slots {
             if known == Self::Other {
                 break;
             }
-            if known.canonical().as_bytes().eq_ignore_ascii_case(name) {
+            // every canonical name begins with a capital
+            let text = known.canonical().as_bytes();
+            if text.first().copied() == first && text.eq_ignore_ascii_case(name) {
                 return known;
             }
         }

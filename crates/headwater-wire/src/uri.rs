@@ -55,12 +55,22 @@ pub fn is_simple(raw: &[u8]) -> bool {
     true
 }
 
+/// Checks a target that did not pass through the HTTP/1 request line (`:path` of HTTP/2): it begins with `/` and holds
+/// no controls and no space. nginx counterpart: `ngx_http_parse_uri`.
+///
+/// # Errors
+/// It is no such target.
+pub fn check_target(raw: &[u8]) -> Result<(), BadUri> {
+    let valid = raw.first() == Some(&b'/') && raw.iter().all(|&byte| byte > 0x20 && byte != 0x7f);
+    if valid { Ok(()) } else { Err(BadUri) }
+}
+
 /// Decodes `%XX`, resolves `.` and `..`, merges slashes if `merge_slashes`, cuts the fragment off and splits the
 /// arguments (which stay as they are). An escaped `?`, `#` or `%` is an ordinary character; an escaped `.` or `/`
 /// counts as the real one.
 ///
 /// # Errors
-/// A malformed escape, `%00`, or a path that leads above the root.
+/// A malformed escape, NUL or `%00`, or a path that leads above the root.
 pub fn normalize(raw: &[u8], merge_slashes: bool) -> Result<Normalized, BadUri> {
     let (end, args) = split(raw);
     let raw_path = raw.get(..end).unwrap_or_default();
@@ -137,6 +147,7 @@ fn split(raw: &[u8]) -> (usize, Option<Range<usize>>) {
 fn decode_byte(text: &[u8]) -> Result<Option<(u8, &[u8])>, BadUri> {
     match text {
         [] => Ok(None),
+        [0, ..] => Err(BadUri),
         [b'%', high, low, rest @ ..] => {
             let byte = hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low);
             match byte {
@@ -287,8 +298,23 @@ mod tests {
             "/a/../../b",
             "/..?x",
             "/..#x",
+            "/\0",
         ] {
             check(raw, true, None);
+        }
+    }
+
+    #[test]
+    fn check_target_refuses_controls_and_other_forms() {
+        for (raw, good) in [
+            ("/", true),
+            ("/\u{e9}?a#b", true),
+            ("", false),
+            ("a", false),
+            ("/ ", false),
+            ("/\x7f", false),
+        ] {
+            assert_eq!(check_target(raw.as_bytes()).is_ok(), good, "{raw}");
         }
     }
 

@@ -183,6 +183,9 @@ impl HeadError {
     }
 }
 
+/// Room for this many lines is made at once: browsers send about as many.
+const USUAL_LINES: usize = 16;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
     #[default]
@@ -333,6 +336,9 @@ impl RequestParser {
                 Ok(Event::Line) => {
                     if self.lines.len() >= limits.max_headers {
                         return Err(HeadError::TooManyHeaders);
+                    }
+                    if self.lines.is_empty() {
+                        self.lines.reserve(USUAL_LINES);
                     }
                     self.lines.push(self.header.line(buf));
                 }
