@@ -183,6 +183,14 @@ impl HeadError {
     }
 }
 
+impl std::fmt::Display for HeadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl std::error::Error for HeadError {}
+
 /// Room for this many lines is made at once: browsers send about as many.
 const USUAL_LINES: usize = 16;
 

@@ -2,8 +2,9 @@
 //!
 //! Called by the head-reading room after [`super::request`] and by the proxy after [`super::response`]. Every rule
 //! against request smuggling that needs more than one header is here. nginx counterparts:
-//! `ngx_http_process_unique_header_line`, `ngx_http_process_host`, `ngx_http_process_request_header`,
-//! `ngx_http_upstream_process_content_length`, `ngx_http_upstream_process_transfer_encoding`.
+//! `ngx_http_process_unique_header_line`, `ngx_http_process_host`, `ngx_http_process_request_header`.
+
+mod response;
 
 use std::fmt;
 
@@ -11,6 +12,8 @@ use super::request::{RequestLine, Version};
 use crate::headers::{HeaderList, KnownHeader, Line, Span};
 use crate::host;
 use crate::method::Method;
+
+pub use response::{ResponseFraming, response_connection_close, response_framing};
 
 /// How the body of a request is framed (RFC 9112 §6).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,19 +25,6 @@ pub enum BodyFraming {
     Length(u64),
     /// `Transfer-Encoding: chunked`.
     Chunked,
-}
-
-/// How the body of a response is framed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResponseFraming {
-    /// The response to HEAD, or 1xx, 204, 304: no body whatever the headers say.
-    None,
-    /// `Content-Length`, in bytes; at most `i64::MAX`.
-    Length(u64),
-    /// `Transfer-Encoding: chunked`.
-    Chunked,
-    /// Everything until the connection is closed.
-    Close,
 }
 
 /// A validated host: lower case, without port and trailing dot.
@@ -340,75 +330,6 @@ fn request_framing(
         return Err(SemanticsError::new(400, message));
     }
     Ok(BodyFraming::Chunked)
-}
-
-/// How the body of a response with this status and these headers is framed; `head` says that the request was HEAD.
-///
-/// # Errors
-/// 502 for a repeated or bad `Content-Length`, a repeated `Transfer-Encoding`, both together, or a transfer coding
-/// other than a lone `chunked`, also where no body is expected.
-pub fn response_framing(
-    status: u16,
-    head: bool,
-    headers: &HeaderList,
-) -> Result<ResponseFraming, SemanticsError> {
-    let mut length = None;
-    let mut coding = None;
-    for line in headers.lines() {
-        let (mine, other) = match line.known {
-            KnownHeader::ContentLength => (&mut length, &coding),
-            KnownHeader::TransferEncoding => (&mut coding, &length),
-            _ => continue,
-        };
-        if mine.is_some() {
-            return Err(SemanticsError::duplicate(
-                502,
-                "upstream sent duplicate header line",
-                *line,
-                *mine,
-            ));
-        }
-        if other.is_some() {
-            let message = "upstream sent \"Content-Length\" and \"Transfer-Encoding\" headers at the same time";
-            return Err(SemanticsError::new(502, message));
-        }
-        *mine = Some(*line);
-    }
-    let framing = match (length, coding) {
-        (Some(line), _) => match parse_length(headers.span(line.value)) {
-            Some(length) => ResponseFraming::Length(length),
-            None => {
-                let message = "upstream sent invalid \"Content-Length\" header";
-                return Err(SemanticsError::duplicate(502, message, line, None));
-            }
-        },
-        (None, Some(line)) if headers.span(line.value).eq_ignore_ascii_case(b"chunked") => {
-            ResponseFraming::Chunked
-        }
-        (None, Some(line)) => {
-            return Err(SemanticsError::duplicate(
-                502,
-                "upstream sent unknown \"Transfer-Encoding\"",
-                line,
-                None,
-            ));
-        }
-        (None, None) => ResponseFraming::Close,
-    };
-    let bodiless = head || matches!(status, 100..=199 | 204 | 304);
-    Ok(if bodiless {
-        ResponseFraming::None
-    } else {
-        framing
-    })
-}
-
-/// Whether any `Connection` line of a response holds `close` (anywhere in it, as nginx looks for it).
-#[must_use]
-pub fn response_connection_close(headers: &HeaderList) -> bool {
-    headers
-        .get_all_known(KnownHeader::Connection)
-        .any(|value| contains_ignore_case(value, b"close"))
 }
 
 /// A decimal number of bytes: digits only, at least one, at most `i64::MAX`.
