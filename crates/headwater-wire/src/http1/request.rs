@@ -214,6 +214,7 @@ pub struct RequestParser {
     /// How many large buffers nginx would have used.
     large: usize,
     request: RequestLineParser,
+    line_whole: bool,
     header: HeaderLineParser,
     /// A header line has begun, so that running out of buffers is that line's fault.
     in_headers: bool,
@@ -247,10 +248,12 @@ impl RequestParser {
         result
     }
 
-    /// The request line once it is whole, before the headers are.
+    /// The request line once it is whole, before the headers are; also after an error in the headers, for the log.
+    /// nginx refuses a bad path or host as soon as the line is whole, so the caller may want to look at it after each
+    /// call.
     #[must_use]
     pub fn request_line(&self) -> Option<&RequestLine> {
-        matches!(self.phase, Phase::Headers | Phase::Done).then_some(&self.request.line)
+        self.line_whole.then_some(&self.request.line)
     }
 
     /// Where the request line begins: behind the empty lines before it.
@@ -259,7 +262,7 @@ impl RequestParser {
         self.request.start
     }
 
-    /// The request line and the header lines; leaves the parser empty and ready for the next head.
+    /// The request line and the header lines (after an error: those before it); leaves the parser empty and ready for the next head.
     #[must_use]
     pub fn take(&mut self) -> (RequestLine, Vec<Line>) {
         let parser = std::mem::take(self);
@@ -302,6 +305,7 @@ impl RequestParser {
                 Phase::Failed(error) => return Err(error),
                 Phase::RequestLine => {
                     if self.request.feed(visible, &mut self.pos)? {
+                        self.line_whole = true;
                         let last = self.request.line.version == Version::Http09;
                         self.phase = if last { Phase::Done } else { Phase::Headers };
                         continue;

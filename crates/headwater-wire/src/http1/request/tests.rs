@@ -336,6 +336,11 @@ fn characters_never_allowed_in_headers_fail() {
     let error = parser.parse(input, &HeadLimits::default(), &HeadOptions::default());
     assert_eq!(error, Err(HeadError::InvalidHeaderLine));
     assert_eq!(parser.offending().get(input), b"Ab");
+    assert!(
+        parser
+            .request_line()
+            .is_some_and(|line| line.request.get(input) == b"GET / HTTP/1.1")
+    );
     assert_eq!(
         parser.parse(input, &HeadLimits::default(), &HeadOptions::default()),
         error
