@@ -1,0 +1,177 @@
+//! The header names the proxy itself looks at, as one byte, so that a lookup after parsing is an integer compare.
+//!
+//! Filled in by the head parsers and [`crate::headers::HeaderList`]; read by every module that asks for a header.
+//! nginx counterpart: `headers_in_hash`, and `headers_in_hash` of the upstream module.
+
+macro_rules! known_headers {
+    ($($(#[$meta:meta])* $variant:ident = $name:literal,)+) => {
+        /// A header name known to the proxy, or [`KnownHeader::Other`].
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum KnownHeader {
+            /// Any name that is not listed below.
+            #[default]
+            Other = 0,
+            $(
+                #[doc = concat!("`", $name, "`")]
+                $variant,
+            )+
+        }
+
+        impl KnownHeader {
+            /// Every known header, without `Other`.
+            pub const ALL: &'static [KnownHeader] = &[$(KnownHeader::$variant,)+];
+
+            /// The name in its usual spelling; empty for `Other`.
+            #[must_use]
+            pub const fn canonical(self) -> &'static str {
+                match self {
+                    KnownHeader::Other => "",
+                    $(KnownHeader::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+known_headers! {
+    Host = "Host",
+    Connection = "Connection",
+    ContentLength = "Content-Length",
+    TransferEncoding = "Transfer-Encoding",
+    Expect = "Expect",
+    Upgrade = "Upgrade",
+    KeepAlive = "Keep-Alive",
+    Te = "TE",
+    Trailer = "Trailer",
+    UserAgent = "User-Agent",
+    Referer = "Referer",
+    Cookie = "Cookie",
+    Range = "Range",
+    IfRange = "If-Range",
+    IfModifiedSince = "If-Modified-Since",
+    IfUnmodifiedSince = "If-Unmodified-Since",
+    IfMatch = "If-Match",
+    IfNoneMatch = "If-None-Match",
+    Accept = "Accept",
+    AcceptEncoding = "Accept-Encoding",
+    AcceptLanguage = "Accept-Language",
+    Via = "Via",
+    Authorization = "Authorization",
+    XForwardedFor = "X-Forwarded-For",
+    XRealIp = "X-Real-IP",
+    Depth = "Depth",
+    Destination = "Destination",
+    Overwrite = "Overwrite",
+    ContentType = "Content-Type",
+    ContentRange = "Content-Range",
+    ContentEncoding = "Content-Encoding",
+    Date = "Date",
+    Server = "Server",
+    LastModified = "Last-Modified",
+    Etag = "ETag",
+    Location = "Location",
+    Refresh = "Refresh",
+    SetCookie = "Set-Cookie",
+    CacheControl = "Cache-Control",
+    Expires = "Expires",
+    Vary = "Vary",
+    AcceptRanges = "Accept-Ranges",
+    Status = "Status",
+    WwwAuthenticate = "WWW-Authenticate",
+    ProxyAuthenticate = "Proxy-Authenticate",
+    ProxyAuthorization = "Proxy-Authorization",
+    Link = "Link",
+    XAccelExpires = "X-Accel-Expires",
+    XAccelRedirect = "X-Accel-Redirect",
+    XAccelLimitRate = "X-Accel-Limit-Rate",
+    XAccelBuffering = "X-Accel-Buffering",
+    XAccelCharset = "X-Accel-Charset",
+    XPad = "X-Pad",
+    Pragma = "Pragma",
+    ProxyConnection = "Proxy-Connection",
+}
+
+/// One more than the longest known name.
+const LENGTHS: usize = 20;
+/// Most known names that share a length, rounded up.
+const SLOTS: usize = 10;
+
+/// Known headers by length of the name; unused slots hold `Other`.
+static BY_LENGTH: [[KnownHeader; SLOTS]; LENGTHS] = by_length();
+
+const fn by_length() -> [[KnownHeader; SLOTS]; LENGTHS] {
+    let mut table = [[KnownHeader::Other; SLOTS]; LENGTHS];
+    let mut used = [0; LENGTHS];
+    let mut i = 0;
+    while i < KnownHeader::ALL.len() {
+        let known = KnownHeader::ALL[i];
+        let len = known.canonical().len();
+        table[len][used[len]] = known;
+        used[len] += 1;
+        i += 1;
+    }
+    table
+}
+
+impl KnownHeader {
+    /// The known header called `name`, compared without regard to ASCII case.
+    #[must_use]
+    pub fn lookup(name: &[u8]) -> Self {
+        let Some(slots) = BY_LENGTH.get(name.len()) else {
+            return Self::Other;
+        };
+        let first = name.first().map(u8::to_ascii_uppercase);
+        for &known in slots {
+            if known == Self::Other {
+                break;
+            }
+            // every canonical name begins with a capital
+            let text = known.canonical().as_bytes();
+            if text.first().copied() == first && text.eq_ignore_ascii_case(name) {
+                return known;
+            }
+        }
+        Self::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lookup_every_known_name_in_any_case_finds_it() {
+        for &known in KnownHeader::ALL {
+            let name = known.canonical();
+            assert_eq!(KnownHeader::lookup(name.as_bytes()), known);
+            assert_eq!(
+                KnownHeader::lookup(name.to_ascii_uppercase().as_bytes()),
+                known
+            );
+            assert_eq!(
+                KnownHeader::lookup(name.to_ascii_lowercase().as_bytes()),
+                known
+            );
+        }
+    }
+
+    #[test]
+    fn lookup_of_other_names_gives_other() {
+        for name in [
+            "",
+            "X",
+            "Hosts",
+            "Content_Length",
+            "X-A-Very-Long-Name-That-Nobody-Knows",
+        ] {
+            assert_eq!(KnownHeader::lookup(name.as_bytes()), KnownHeader::Other);
+        }
+    }
+
+    #[test]
+    fn other_is_zero() {
+        assert_eq!(KnownHeader::Other as u8, 0);
+        assert_eq!(KnownHeader::default(), KnownHeader::Other);
+    }
+}
