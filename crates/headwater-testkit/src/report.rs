@@ -117,6 +117,7 @@ impl Suite {
                 let difference = errors.map(|error| format!("{error}\n")).collect();
                 return vec![Verdict {
                     name: file.name.clone(),
+                    wanted: String::new(),
                     difference,
                 }];
             }
@@ -155,6 +156,7 @@ fn verdict(file: &CaseFile, case: &str, wanted: &str, got: &str) -> Verdict {
     };
     Verdict {
         name: format!("{}: {case}", file.name),
+        wanted: wanted.to_owned(),
         difference,
     }
 }
