@@ -60,7 +60,7 @@ pub fn play(steps: &[Step], template: &mut Template) -> io::Result<Vec<Received>
         };
         match step {
             Step::Connect(_) => {}
-            Step::Send(bytes) => open.send(bytes),
+            Step::Send(bytes) => open.pending.extend_from_slice(bytes),
             Step::Read => open.read_response(),
             Step::Pause(time) => thread::sleep(*time),
             Step::Wait(time) => open.patience = *time,
@@ -75,6 +75,8 @@ pub fn play(steps: &[Step], template: &mut Template) -> io::Result<Vec<Received>
 /// An open connection.
 struct Connection {
     stream: TcpStream,
+    /// To be sent in one write with what follows: how a head is split is the script's business (`pause`).
+    pending: Vec<u8>,
     sent: Vec<u8>,
     received: Vec<u8>,
     patience: Duration,
@@ -90,6 +92,7 @@ impl Connection {
         let patience = Duration::from_secs(4);
         Ok(Self {
             stream,
+            pending: Vec::new(),
             sent: Vec::new(),
             received: Vec::new(),
             patience,
@@ -98,9 +101,10 @@ impl Connection {
     }
 
     /// Sends what it can: a server that answers and closes early is not an error.
-    fn send(&mut self, bytes: &[u8]) {
-        self.sent.extend_from_slice(bytes);
-        let _ = self.stream.write_all(bytes);
+    fn flush(&mut self) {
+        let bytes = std::mem::take(&mut self.pending);
+        let _ = self.stream.write_all(&bytes);
+        self.sent.extend_from_slice(&bytes);
     }
 
     /// Reads until one more whole response is there than before.
@@ -112,6 +116,7 @@ impl Connection {
 
     /// Reads until the close, or until every request is answered and the connection stays open.
     fn finish(mut self) -> Received {
+        self.flush();
         let methods = self.methods();
         let mut end = Instant::now() + self.patience;
         let mut answered = false;
