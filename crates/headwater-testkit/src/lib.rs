@@ -7,6 +7,7 @@
 pub mod case;
 pub mod client;
 pub mod compare;
+pub mod load;
 pub mod normalize;
 pub mod oracle;
 pub mod origin;
@@ -15,5 +16,6 @@ pub mod response;
 pub mod run;
 pub mod script;
 pub mod server;
+pub mod subject;
 pub mod template;
 pub mod text;

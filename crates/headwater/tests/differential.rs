@@ -6,11 +6,12 @@
 
 use std::env;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::path::Path;
+use std::process::ExitCode;
 
 use headwater_testkit::oracle;
 use headwater_testkit::report::{self, Suite};
+use headwater_testkit::subject;
 
 fn main() -> io::Result<ExitCode> {
     // `cargo test NAME` and `--list` reach every test binary; this one has no tests of that kind.
@@ -22,7 +23,9 @@ fn main() -> io::Result<ExitCode> {
     }
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/differential");
     let oracle = oracle::nginx()?;
-    let (subject, with_expectations) = subject(&oracle);
+    let subject = subject::find(Path::new(env!("CARGO_BIN_EXE_headwater")))?;
+    let with_expectations = subject.is_headwater;
+    let subject = subject.path;
     let jobs = env::var("JOBS")
         .ok()
         .and_then(|text| text.parse().ok())
@@ -49,23 +52,4 @@ fn main() -> io::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// The binary under test, and whether it is headwater.
-fn subject(oracle: &Path) -> (PathBuf, bool) {
-    match env::var("SUBJECT") {
-        Ok(name) if name == "oracle" => return (oracle.to_path_buf(), false),
-        Ok(path) => {
-            let is_headwater = path.contains("headwater");
-            return (PathBuf::from(path), is_headwater);
-        }
-        Err(_) => {}
-    }
-    let headwater = PathBuf::from(env!("CARGO_BIN_EXE_headwater"));
-    let says = Command::new(&headwater).arg("-v").output();
-    if says.is_ok_and(|output| output.stdout.is_empty() && output.stderr.is_empty()) {
-        println!("headwater does not answer -v yet: the suite proves itself, nginx against nginx");
-        return (oracle.to_path_buf(), false);
-    }
-    (headwater, true)
 }
