@@ -155,6 +155,7 @@ fn serve<S: Stream>(shared: &Shared, mut stream: S) {
         let acts = lock(&shared.rules).choose(&line);
         let body = match acts.first() {
             Some(Act::NoBody) => Vec::new(),
+            Some(Act::Discard) => discard_body(&mut stream, &mut buffer, &head),
             _ => read_body(&mut stream, &mut buffer, &head),
         };
         let (origin, reused) = (shared.name.clone(), number > 0);
@@ -194,13 +195,7 @@ fn read_head<S: Stream>(stream: &mut S, buffer: &mut Vec<u8>) -> Option<Vec<u8>>
 }
 
 fn read_body<S: Stream>(stream: &mut S, buffer: &mut Vec<u8>, head: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8_lossy(head).to_ascii_lowercase();
-    let header = |name: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map(str::trim)
-    };
-    if header("transfer-encoding").is_some_and(|value| value.ends_with("chunked")) {
+    if header_value(head, "transfer-encoding").is_some_and(|value| value.ends_with("chunked")) {
         loop {
             let (mut body, mut trailers) = (Vec::new(), Vec::new());
             let (framing, used) = read_chunks(buffer, &mut body, &mut trailers);
@@ -210,19 +205,44 @@ fn read_body<S: Stream>(stream: &mut S, buffer: &mut Vec<u8>, head: &[u8]) -> Ve
             }
         }
     }
-    let length = header("content-length")
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(0);
+    let length = content_length(head);
     while buffer.len() < length && read_more(stream, buffer) {}
     buffer.drain(..length.min(buffer.len())).collect()
+}
+
+/// Reads a body of known length; what stands for it says how many bytes came.
+fn discard_body<S: Stream>(stream: &mut S, buffer: &mut Vec<u8>, head: &[u8]) -> Vec<u8> {
+    let length = content_length(head);
+    let mut taken = 0;
+    while taken < length && (!buffer.is_empty() || read_more(stream, buffer)) {
+        taken += buffer.len();
+        buffer.clear();
+    }
+    format!("{taken} bytes").into_bytes()
+}
+
+fn content_length(head: &[u8]) -> usize {
+    header_value(head, "content-length")
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The value of a header, in lower case.
+fn header_value(head: &[u8], name: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(head).to_ascii_lowercase();
+    let mut lines = text.lines();
+    lines
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(|value| value.trim().to_owned())
 }
 
 /// Carries out the acts; true when the connection stays open for another request.
 fn play<S: Stream>(acts: &[Act], stream: &mut S) -> io::Result<bool> {
     for act in acts {
         match act {
-            Act::NoBody => {}
+            Act::NoBody | Act::Discard => {}
             Act::Send(bytes) => stream.write_all(bytes)?,
+            Act::Stream(count) => send_stream(stream, *count)?,
             Act::Pause(time) => thread::sleep(*time),
             Act::Keep => return Ok(true),
             Act::Reset => {
@@ -233,6 +253,17 @@ fn play<S: Stream>(acts: &[Act], stream: &mut S) -> io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+fn send_stream<S: Stream>(stream: &mut S, count: u64) -> io::Result<()> {
+    let piece = [b'x'; 65_536];
+    let mut left = count;
+    while left > 0 {
+        let now = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
+        stream.write_all(&piece[..now])?;
+        left -= now as u64;
+    }
+    Ok(())
 }
 
 fn echo<S: Stream>(stream: &mut S) -> io::Result<()> {

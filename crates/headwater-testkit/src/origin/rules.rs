@@ -8,8 +8,10 @@
 //! < text            sends text and CRLF
 //! << text           sends text alone
 //! fill 5000 x       sends 5000 times x
+//! stream 1000000    sends so many bytes without holding them in memory
 //! pause 50          waits so many milliseconds
 //! nobody            (first) answers without reading the request body
+//! discard           (first) reads a body of known length without keeping it
 //! keep              goes on with the next request of the connection; without it the connection closes
 //! reset             ends the connection with RST
 //! echo              sends back whatever comes (for a tunnel)
@@ -27,10 +29,14 @@ use crate::text::unescape;
 pub enum Act {
     /// Sends bytes.
     Send(Vec<u8>),
+    /// Sends so many bytes, a piece at a time.
+    Stream(u64),
     /// Waits.
     Pause(Duration),
     /// Leaves the request body unread.
     NoBody,
+    /// Reads the request body without keeping it.
+    Discard,
     /// Keeps the connection for another request.
     Keep,
     /// Ends the connection with RST.
@@ -124,7 +130,9 @@ fn parse_act(line: &str) -> Option<Act> {
             Act::Send(unescape(text).repeat(count.parse().ok()?))
         }
         "pause" => Act::Pause(Duration::from_millis(rest.trim().parse().ok()?)),
+        "stream" => Act::Stream(rest.trim().parse().ok()?),
         "nobody" => Act::NoBody,
+        "discard" => Act::Discard,
         "keep" => Act::Keep,
         "reset" => Act::Reset,
         "echo" => Act::Echo,
