@@ -22,6 +22,9 @@ use crate::script;
 use crate::server::{Mode, Server, TempDir};
 use crate::template::{Template, free_port};
 
+/// How the text of a case begins that could not be carried out; never right, even when both servers give it.
+pub const BROKEN: &str = "<not run: ";
+
 /// The time of every file: 2024-01-01 00:00:00 UTC.
 const FILE_TIME: u64 = 1_704_067_200;
 
@@ -46,7 +49,7 @@ pub fn run(
         }
     }
     last.or_else(|error| {
-        let text = format!("<{error}>");
+        let text = format!("{BROKEN}{error}>");
         Ok(vec![text; file.cases.len() + file.logs.len()])
     })
 }
@@ -79,7 +82,7 @@ fn run_once(
             Action::Script(lines) => run_script(lines, &mut template, &origins),
             Action::Test(conf) => run_test(binary, conf, &mut template),
         };
-        results.push(result.unwrap_or_else(|error| format!("<{error}>")));
+        results.push(result.unwrap_or_else(|error| format!("{BROKEN}{error}>")));
     }
     if let Some(server) = &mut server {
         thread::sleep(Duration::from_millis(40));
