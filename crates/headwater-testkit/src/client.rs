@@ -58,6 +58,9 @@ pub fn play(steps: &[Step], template: &mut Template) -> io::Result<Vec<Received>
         let Some(open) = connection.as_mut() else {
             continue;
         };
+        if !matches!(step, Step::Send(_)) {
+            open.flush();
+        }
         match step {
             Step::Connect(_) => {}
             Step::Send(bytes) => open.pending.extend_from_slice(bytes),

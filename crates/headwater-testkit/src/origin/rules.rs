@@ -87,7 +87,7 @@ impl Rules {
         self.take(|path| path == "accept")
     }
 
-    /// The acts for a request; a plain 200 when no rule fits.
+    /// The acts for a request; a plain 200 and a close when no rule fits.
     pub fn choose(&mut self, request_line: &str) -> Vec<Act> {
         let acts = self.take(|path| path != "accept" && path != "*" && request_line.contains(path));
         let acts = if acts.is_empty() {
@@ -96,8 +96,9 @@ impl Rules {
             acts
         };
         if acts.is_empty() {
-            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-            return vec![Act::Send(answer.to_vec()), Act::Keep];
+            // Closing, and saying so, keeps cases independent of what is pooled by default.
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+            return vec![Act::Send(answer.to_vec())];
         }
         acts
     }
