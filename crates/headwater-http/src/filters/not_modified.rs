@@ -19,7 +19,8 @@ pub fn install(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
 struct NotModified;
 
 impl HeaderFilter for NotModified {
-    fn filter(&self, r: &Request, out: &mut HeadersOut) -> Filtered {
+    fn filter(&self, r: &Request) -> Filtered {
+        let out = &mut *r.headers_out.borrow_mut();
         if out.status() != 200 || !r.is_main() || out.no_not_modified {
             return Filtered::Pass;
         }
