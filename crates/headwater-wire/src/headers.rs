@@ -67,10 +67,24 @@ impl HeaderList {
         self.push_line(known.canonical().as_bytes(), value, known);
     }
 
-    /// Removes every line called `name` and appends one with `value`.
+    /// Gives `value` to the first line called `name` and removes the others; appends a line when there is none.
     pub fn set(&mut self, name: &[u8], value: &[u8]) {
-        self.remove(name);
-        self.push(name, value);
+        let known = KnownHeader::lookup(name);
+        let Some(first) = self.lines.iter().position(|line| line.is_called(&self.buf, known, name)) else {
+            self.push(name, value);
+            return;
+        };
+        let value = self.append(value);
+        let buf = &self.buf;
+        let mut at = 0;
+        self.lines.retain_mut(|line| {
+            let here = at;
+            at += 1;
+            if here == first {
+                line.value = value;
+            }
+            here <= first || !line.is_called(buf, known, name)
+        });
     }
 
     /// Removes every line called `name` (ASCII case ignored); the number of lines removed.
@@ -230,6 +244,9 @@ mod tests {
         list.set(b"X-One", b"3");
         assert_eq!(list.get_all(b"x-one").collect::<Vec<_>>(), [b"3"]);
         assert_eq!(list.len(), 3);
+        list.set(b"x-new", b"4");
+        assert_eq!(list.get(b"X-New"), Some(&b"4"[..]));
+        assert_eq!(list.iter().nth(1).map(|line| line.value), Some(&b"3"[..]));
         list.set(b"host", b"b");
         assert_eq!(list.get_known(KnownHeader::Host), Some(&b"b"[..]));
         assert_eq!(list.count_known(KnownHeader::Host), 1);

@@ -42,12 +42,16 @@ pub(super) fn write_http1(r: &Request, buffer: &mut Vec<u8>) -> Framing {
         out.content_length = None;
         out.content_type = None;
     }
+    let framing = framing(r, &out, status);
+    if framing == Framing::Chunked {
+        // The length may be known when only the trailers ask for chunks.
+        out.content_length = None;
+    }
     buffer.extend_from_slice(b"HTTP/1.1 ");
     write_status(&out, status, buffer);
     write_own_headers(r, &out, buffer);
     write_entity_headers(&out, buffer);
     let location_left = write_absolute_location(r, &mut out, buffer);
-    let framing = framing(r, &out, status);
     if framing == Framing::Chunked {
         buffer.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }

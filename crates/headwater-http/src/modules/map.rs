@@ -232,7 +232,7 @@ fn add(cx: &mut Cx<'_>, map: &mut Map, entry: &Directive, key: &[u8], index: Res
         let shown = String::from_utf8_lossy(key);
         entry.error(match refused {
             Refused::Invalid => format!("invalid hostname or wildcard \"{shown}\""),
-            Refused::Conflict => format!("conflicting parameter \"{shown}\""),
+            Refused::Conflict => format!("conflicting parameter \"{}\"", shown.to_ascii_lowercase()),
         })
     })
 }

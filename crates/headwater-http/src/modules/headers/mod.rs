@@ -258,9 +258,10 @@ impl Field {
                 out.last_modified_text = kept;
             }
             Kind::ETag => {
-                out.list.remove(b"ETag");
-                if !value.is_empty() {
-                    out.list.push(&self.name, value);
+                if value.is_empty() {
+                    out.list.remove(b"ETag");
+                } else {
+                    out.list.set(&self.name, value);
                 }
             }
         }

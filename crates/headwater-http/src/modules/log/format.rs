@@ -70,7 +70,7 @@ impl Format {
         for op in &self.ops {
             match op {
                 Op::Text(text) => out.extend_from_slice(text),
-                Op::Pipe => out.push(if r.connection().pipelined.get() { b'p' } else { b'.' }),
+                Op::Pipe => out.push(if r.connection().came_early.get() { b'p' } else { b'.' }),
                 Op::TimeLocal => clock::with_time_local(|time| out.extend_from_slice(time)),
                 Op::TimeIso8601 => clock::with_iso8601(|time| out.extend_from_slice(time)),
                 Op::Msec => core_variables::write_msec(out),

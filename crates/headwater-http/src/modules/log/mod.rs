@@ -50,8 +50,12 @@ const FORMATS: &[DirectiveDef] = &[DirectiveDef {
 }];
 
 /// `ngx_http_log_module`.
-pub static MODULE: Module =
-    Module { directives: &[LogSettings::DIRECTIVES, FORMATS], build, ..Module::named("ngx_http_log_module") };
+pub static MODULE: Module = Module {
+    directives: &[LogSettings::DIRECTIVES, FORMATS],
+    init,
+    build,
+    ..Module::named("ngx_http_log_module")
+};
 
 /// All `access_log` directives of a block.
 #[derive(Debug, Clone, Default)]
@@ -77,6 +81,18 @@ enum Destination {
 /// The buffering of each file: it belongs to the file, not to the directive.
 #[derive(Default)]
 struct Buffering(HashMap<PathBuf, BufferOptions>);
+
+/// Every file named, whether or not a location comes to use it.
+#[derive(Default)]
+struct Named(Vec<PathBuf>);
+
+/// Opens every file, so that one that cannot be opened is an error even where nothing is logged to it.
+fn init(cx: &mut Cx<'_>) -> Result<()> {
+    for path in cx.take_state::<Named>().0 {
+        cx.state::<LogFiles>().open(&path)?;
+    }
+    Ok(())
+}
 
 impl Value for AccessLogs {
     const ARGS: Args = Args::at_least(1);
@@ -115,6 +131,7 @@ fn destination(cx: &mut Cx<'_>, directive: &Directive) -> Result<Destination> {
     }
     let path = cx.prefix_path(text);
     if !text.contains(&b'$') {
+        cx.state::<Named>().0.push(path.clone());
         return Ok(Destination::File(path));
     }
     let path = path.as_os_str().as_bytes();
