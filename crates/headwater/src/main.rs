@@ -1,3 +1,11 @@
-//! The headwater binary.
+//! The `headwater` program: see [`headwater::run_command_line`].
 
-fn main() {}
+use std::process::ExitCode;
+
+/// Fast with many small objects of many threads, and it gives memory back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    headwater::run_command_line(std::env::args_os().skip(1))
+}
