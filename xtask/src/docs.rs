@@ -45,7 +45,8 @@ pub(crate) fn write(root: &Path) -> Result<(), String> {
 
 /// Finds those that are out of date.
 pub(crate) fn check(root: &Path) -> Vec<String> {
-    let stale = |(path, text): &(&str, String)| std::fs::read_to_string(root.join(path)).ok().as_ref() != Some(text);
+    let stale =
+        |(path, text): &(&str, String)| std::fs::read_to_string(root.join(path)).ok().as_ref() != Some(text);
     let finding = |(path, _)| format!("{path}: out of date; run `cargo run -p xtask -- docs`");
     documents().into_iter().filter(stale).map(finding).collect()
 }

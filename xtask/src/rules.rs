@@ -13,14 +13,26 @@ pub(crate) const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ("crates/headwater-wire/src", &["std::fs", "std::net::Tcp", "std::io::Read", "async fn"], "sans-IO"),
     ("crates/headwater-conf/src", &["async fn"], "configuration is read synchronously"),
     ("crates/headwater-http/src/config", &["std::fs::", "File::open"], "files are read through a Source"),
-    ("crates/headwater-http/src/script", &["crate::flow::worker", "crate::flow::accept"], "scripts see a request only"),
+    (
+        "crates/headwater-http/src/script",
+        &["crate::flow::worker", "crate::flow::accept"],
+        "scripts see a request only",
+    ),
     (
         "crates/headwater-http/src/filters",
         &["crate::flow::accept", "crate::flow::read_head", "crate::upstream"],
         "a filter sees the response only",
     ),
-    ("crates/headwater-http/src/modules", &["crate::flow::accept", "crate::flow::read_head"], "modules are called, they do not drive"),
-    ("crates/headwater-http/src/upstream", &["crate::modules::proxy", "crate::modules::fastcgi"], "the engine knows protocols by their trait only"),
+    (
+        "crates/headwater-http/src/modules",
+        &["crate::flow::accept", "crate::flow::read_head"],
+        "modules are called, they do not drive",
+    ),
+    (
+        "crates/headwater-http/src/upstream",
+        &["crate::modules::proxy", "crate::modules::fastcgi"],
+        "the engine knows protocols by their trait only",
+    ),
 ];
 
 /// Files that may break a rule of [`FORBIDDEN`], with the part.

@@ -80,7 +80,8 @@ fn product_lines(path: &str, code: &str) -> usize {
         return 0;
     }
     let lines: Vec<&str> = code.lines().collect();
-    let tests = lines.windows(2).position(|pair| matches!(pair, ["#[cfg(test)]", module] if module.ends_with('{')));
+    let tests =
+        lines.windows(2).position(|pair| matches!(pair, ["#[cfg(test)]", module] if module.ends_with('{')));
     tests.unwrap_or(lines.len())
 }
 

@@ -92,9 +92,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Options, String
                 return Err(format!("invalid option: \"{letter}\""));
             };
             let value = match rest {
-                [] => args.next().ok_or_else(|| {
-                    format!("option \"-{}\" requires {missing}", char::from(*letter))
-                })?,
+                [] => args
+                    .next()
+                    .ok_or_else(|| format!("option \"-{}\" requires {missing}", char::from(*letter)))?,
                 glued => OsStr::from_bytes(glued).to_owned(),
             };
             options.value(*letter, value)?;

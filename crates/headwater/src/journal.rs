@@ -33,7 +33,9 @@ impl Journal {
             Ok(file) => Some(file),
             Err(error) => {
                 let (path, error) = (path.display(), os_error(&error));
-                console(format_args!("[alert] could not open error log file: open() \"{path}\" failed {error}"));
+                console(format_args!(
+                    "[alert] could not open error log file: open() \"{path}\" failed {error}"
+                ));
                 None
             }
         };

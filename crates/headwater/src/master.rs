@@ -112,7 +112,8 @@ impl Master {
     /// Goes to the background, writes the pid file and blocks signals, while there is one thread only.
     fn enter(&mut self, foreground: bool) -> Result<(), String> {
         let settings = self.conf.main.settings.clone();
-        let failed = |call: &'static str| move |error: io::Error| format!("{call} failed {}", os_error(&error));
+        let failed =
+            |call: &'static str| move |error: io::Error| format!("{call} failed {}", os_error(&error));
         headwater_io::block_all_for_workers().map_err(failed("sigprocmask()"))?;
         process::ignore_sigpipe().map_err(failed("sigaction(SIGPIPE)"))?;
         if settings.daemon && !foreground {

@@ -40,7 +40,10 @@ impl Master {
         self.move_pid_file(self.setup.path(&conf.main.settings.pid))?;
         self.journal.use_log(conf.main.error_log.clone());
         for addr in self.sockets.unix_paths_gone(&sockets) {
-            self.journal.write(Level::Warn, format_args!("deleting socket {}", addr.to_string().replace("unix:", "")));
+            self.journal.write(
+                Level::Warn,
+                format_args!("deleting socket {}", addr.to_string().replace("unix:", "")),
+            );
         }
         self.sockets = sockets;
         self.conf = conf;

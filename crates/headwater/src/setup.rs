@@ -12,23 +12,22 @@ use headwater_http::flow::error_log::LogFiles;
 use crate::cli::Options;
 
 /// The prefix without `-p`. The environment variable `HEADWATER_PREFIX` changes it when the program is built.
-pub const PREFIX: &str = match option_env!("HEADWATER_PREFIX") {
+pub(crate) const PREFIX: &str = match option_env!("HEADWATER_PREFIX") {
     Some(prefix) => prefix,
     None => "/usr/local/nginx",
 };
 
 /// The configuration file without `-c`, relative to the prefix. `HEADWATER_CONF_PATH` changes it when the program is built.
-pub const CONF_PATH: &str = match option_env!("HEADWATER_CONF_PATH") {
+pub(crate) const CONF_PATH: &str = match option_env!("HEADWATER_CONF_PATH") {
     Some(path) => path,
     None => "conf/nginx.conf",
 };
 
 /// The error log until the configuration names one, and when it names none; relative to the prefix.
-pub const ERROR_LOG: &str = "logs/error.log";
+pub(crate) const ERROR_LOG: &str = "logs/error.log";
 
 /// The default configuration file's whole path.
-#[must_use]
-pub fn conf_path() -> PathBuf {
+pub(crate) fn conf_path() -> PathBuf {
     Path::new(PREFIX).join(CONF_PATH)
 }
 

@@ -58,7 +58,12 @@ fn select(mut all: Vec<Wanted>) -> Vec<Wanted> {
         _ => true,
     });
     all.sort_by_key(|(_, options)| {
-        (options.addr.port(), wildcard(options).is_some(), Reverse(has_own_options(options)), options.addr.to_string())
+        (
+            options.addr.port(),
+            wildcard(options).is_some(),
+            Reverse(has_own_options(options)),
+            options.addr.to_string(),
+        )
     });
     all
 }
@@ -202,7 +207,8 @@ mod tests {
 
     fn selected(addresses: &[&str], with_options: &[&str]) -> Vec<String> {
         let all = addresses.iter().map(|text| {
-            let addr = text.strip_prefix("unix:").map_or_else(|| Addr::Inet(text.parse().unwrap()), Addr::unix);
+            let addr =
+                text.strip_prefix("unix:").map_or_else(|| Addr::Inet(text.parse().unwrap()), Addr::unix);
             let mut options = ListenOptions::new(addr.clone());
             if with_options.contains(text) {
                 options.backlog = 7;

@@ -73,7 +73,12 @@ impl Workers {
     }
 
     /// Gives every worker the configuration, starts those that are missing and lets those too many finish.
-    pub(crate) fn apply(&mut self, count: usize, start: &Start<'_>, limit: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn apply(
+        &mut self,
+        count: usize,
+        start: &Start<'_>,
+        limit: Option<Duration>,
+    ) -> io::Result<()> {
         for worker in self.list.iter_mut().filter(|worker| !worker.quitting) {
             if worker.index < count {
                 let sockets = start.sockets.for_worker(worker.index);
