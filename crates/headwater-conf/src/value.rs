@@ -36,6 +36,28 @@ pub trait Value: Clone + Send + Sync + 'static {
     }
 }
 
+/// A setting without a default.
+impl<T: Value> Value for Option<T> {
+    const ARGS: Args = T::ARGS;
+
+    fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
+        T::parse(cx, directive).map(Some)
+    }
+
+    fn set(slot: &mut Option<Self>, cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
+        let mut inner = slot.take().flatten();
+        let outcome = T::set(&mut inner, cx, directive);
+        *slot = inner.map(Some);
+        outcome
+    }
+
+    fn inherit(slot: &mut Option<Self>, outer: &Option<Self>) {
+        let mut inner = slot.take().flatten();
+        T::inherit(&mut inner, &outer.clone().flatten());
+        *slot = inner.map(Some);
+    }
+}
+
 macro_rules! number {
     ($(#[$meta:meta])* $name:ident($inner:ty), $parse:expr, $error:expr) => {
         $(#[$meta])*

@@ -26,11 +26,7 @@ impl Addr {
         thread_local! {
             static UNNAMED: Arc<Path> = Arc::from(Path::new(""));
         }
-        Addr::Unix(
-            UNNAMED
-                .try_with(Arc::clone)
-                .unwrap_or_else(|_| Arc::from(Path::new(""))),
-        )
+        Addr::Unix(UNNAMED.try_with(Arc::clone).unwrap_or_else(|_| Arc::from(Path::new(""))))
     }
 
     /// A Unix address with the given path (without the `unix:` prefix).
@@ -183,10 +179,7 @@ fn write_v6(out: &mut Vec<u8>, ip: Ipv6Addr) {
         index += 1;
     }
     if dotted {
-        write_v4(
-            out,
-            Ipv4Addr::new(octets[12], octets[13], octets[14], octets[15]),
-        );
+        write_v4(out, Ipv4Addr::new(octets[12], octets[13], octets[14], octets[15]));
     }
 }
 
@@ -236,13 +229,7 @@ mod tests {
         let address = Addr::Inet(address.parse().unwrap());
         let mut text = Vec::new();
         address.write_ip(&mut text);
-        assert_eq!(
-            (
-                address.to_string().as_str(),
-                std::str::from_utf8(&text).unwrap()
-            ),
-            (full, ip)
-        );
+        assert_eq!((address.to_string().as_str(), std::str::from_utf8(&text).unwrap()), (full, ip));
     }
 
     #[test]
@@ -255,27 +242,15 @@ mod tests {
     fn display_v6_compresses_like_nginx() {
         check("[::1]:80", "[::1]:80", "::1");
         check("[::]:0", "[::]:0", "::");
-        check(
-            "[2001:db8:0:0:1:0:0:1]:8",
-            "[2001:db8::1:0:0:1]:8",
-            "2001:db8::1:0:0:1",
-        );
-        check(
-            "[1:0:2:0:3:0:4:0]:8",
-            "[1:0:2:0:3:0:4:0]:8",
-            "1:0:2:0:3:0:4:0",
-        );
+        check("[2001:db8:0:0:1:0:0:1]:8", "[2001:db8::1:0:0:1]:8", "2001:db8::1:0:0:1");
+        check("[1:0:2:0:3:0:4:0]:8", "[1:0:2:0:3:0:4:0]:8", "1:0:2:0:3:0:4:0");
         check("[1:2:3:4:5:6:0:0]:8", "[1:2:3:4:5:6::]:8", "1:2:3:4:5:6::");
         check("[fe80::1]:443", "[fe80::1]:443", "fe80::1");
     }
 
     #[test]
     fn display_v6_mapped_prints_dotted_tail() {
-        check(
-            "[::ffff:10.1.2.3]:80",
-            "[::ffff:10.1.2.3]:80",
-            "::ffff:10.1.2.3",
-        );
+        check("[::ffff:10.1.2.3]:80", "[::ffff:10.1.2.3]:80", "::ffff:10.1.2.3");
         check("[::10.1.2.3]:80", "[::10.1.2.3]:80", "::10.1.2.3");
     }
 

@@ -196,15 +196,10 @@ fn broken_utc(unix: i64) -> Broken {
     let from_era = days + 719_468;
     let era = from_era.div_euclid(146_097);
     let day_of_era = from_era.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * day_of_year + 2) / 153;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
     Broken {
         year: year_of_era + era * 400 + i64::from(month <= 2),
         month: month as u8,
@@ -284,12 +279,6 @@ mod tests {
     fn local_time_agrees_with_utc_up_to_its_offset() {
         let local = sys::local_time(1_795_384_200).unwrap();
         let shifted = broken_utc(1_795_384_200 + i64::from(local.offset_minutes) * 60);
-        assert_eq!(
-            Broken {
-                offset_minutes: 0,
-                ..local
-            },
-            shifted
-        );
+        assert_eq!(Broken { offset_minutes: 0, ..local }, shifted);
     }
 }

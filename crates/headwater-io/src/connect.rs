@@ -37,11 +37,7 @@ impl Stream {
     /// (`ConnectionRefused`, `TimedOut`, ...); `Other` outside of a runtime.
     pub async fn connect(addr: &Addr, options: &ConnectOptions) -> io::Result<Stream> {
         let socket = open(addr, options)?;
-        let kind = if addr.is_unix() {
-            StreamKind::Unix
-        } else {
-            StreamKind::Tcp
-        };
+        let kind = if addr.is_unix() { StreamKind::Unix } else { StreamKind::Tcp };
         let waiting = match socket.connect(&addr.to_sockaddr()?) {
             Ok(()) => false,
             // EAGAIN from a Unix socket means a full backlog, which nginx reports as a failure, too.
@@ -91,12 +87,7 @@ fn bind_local(socket: &Socket, local: SocketAddr, transparent: bool) -> io::Resu
     if local.port() == 0 {
         // Lets the kernel choose the port at connect(), when it knows the peer: more connections than ports are
         // possible then. Refused by old kernels, which does no harm.
-        let _ = sys::setsockopt_int(
-            socket.as_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            1,
-        );
+        let _ = sys::setsockopt_int(socket.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1);
     }
     socket.bind(&local.into())
 }

@@ -145,6 +145,12 @@ impl ListenSocket {
         Ok(self.clone())
     }
 
+    /// Whether both are handles of one socket.
+    #[must_use]
+    pub fn same_as(&self, other: &ListenSocket) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The address listened on, with the port the kernel chose if 0 was asked for.
     #[must_use]
     pub fn addr(&self) -> &Addr {
@@ -161,11 +167,7 @@ impl ListenSocket {
     /// # Errors
     /// What `fcntl(2)` returns.
     pub fn set_inheritable(&self, on: bool) -> io::Result<()> {
-        let flags = if on {
-            rustix::io::FdFlags::empty()
-        } else {
-            rustix::io::FdFlags::CLOEXEC
-        };
+        let flags = if on { rustix::io::FdFlags::empty() } else { rustix::io::FdFlags::CLOEXEC };
         Ok(rustix::io::fcntl_setfd(self.as_fd(), flags)?)
     }
 
@@ -190,12 +192,7 @@ impl ListenSocket {
         if let Some(queue) = options.fastopen {
             sys::setsockopt_int(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)?;
         }
-        sys::setsockopt_int(
-            fd,
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            i32::from(options.deferred),
-        )
+        sys::setsockopt_int(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32::from(options.deferred))
     }
 
     /// Changes the length of the queue of pending connections.
@@ -207,11 +204,7 @@ impl ListenSocket {
     }
 
     fn wrap(fd: OwnedFd, addr: Addr) -> ListenSocket {
-        ListenSocket(Arc::new(Shared {
-            fd,
-            addr,
-            unlink: AtomicBool::new(true),
-        }))
+        ListenSocket(Arc::new(Shared { fd, addr, unlink: AtomicBool::new(true) }))
     }
 
     /// Replaces port 0 by the one the kernel chose; only called before the socket is shared.
@@ -247,10 +240,7 @@ impl Acceptor {
     /// What `dup(2)` and `epoll_ctl(2)` return; `Other` outside of a runtime.
     pub fn new(socket: &ListenSocket) -> io::Result<Acceptor> {
         let fd = socket.0.fd.try_clone()?;
-        Ok(Acceptor {
-            fd: sys::readable_fd(fd)?,
-            socket: socket.clone(),
-        })
+        Ok(Acceptor { fd: sys::readable_fd(fd)?, socket: socket.clone() })
     }
 
     /// The socket accepted from.
@@ -274,13 +264,8 @@ impl Acceptor {
                 SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
             ) {
                 Ok((fd, peer)) => {
-                    let peer =
-                        peer.map_or_else(Addr::unnamed_unix, |peer| Addr::from_rustix(&peer));
-                    let kind = if self.socket.addr().is_unix() {
-                        StreamKind::Unix
-                    } else {
-                        StreamKind::Tcp
-                    };
+                    let peer = peer.map_or_else(Addr::unnamed_unix, |peer| Addr::from_rustix(&peer));
+                    let kind = if self.socket.addr().is_unix() { StreamKind::Unix } else { StreamKind::Tcp };
                     return Ok((Stream::from_fd(fd, kind)?, peer));
                 }
                 Err(Errno::AGAIN) => guard.clear_ready(),

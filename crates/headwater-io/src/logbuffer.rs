@@ -97,11 +97,7 @@ impl LogBuffer {
         let limit = self.0.options.map_or(TURN_LIMIT, |options| options.size);
         if lines.len() > limit {
             // nginx writes what was collected before the line that does not fit, then starts with that line.
-            let keep = if lines.len() - before > limit {
-                lines.len()
-            } else {
-                before
-            };
+            let keep = if lines.len() - before > limit { lines.len() } else { before };
             self.0.write(&lines[..keep]);
             lines.drain(..keep);
         }
@@ -111,9 +107,7 @@ impl LogBuffer {
         drop(lines);
         match self.0.options {
             None => self.wake_task(),
-            Some(BufferOptions {
-                flush: Some(flush), ..
-            }) if !self.0.timer.is_armed() => {
+            Some(BufferOptions { flush: Some(flush), .. }) if !self.0.timer.is_armed() => {
                 self.0.timer.arm(flush);
                 self.start_task();
             }
@@ -234,10 +228,8 @@ impl Drop for TaskGuard {
 
 /// One gzip member.
 fn gzip(bytes: &[u8], level: u32) -> io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(
-        Vec::with_capacity(bytes.len() / 4 + 64),
-        Compression::new(level.clamp(1, 9)),
-    );
+    let mut encoder =
+        GzEncoder::new(Vec::with_capacity(bytes.len() / 4 + 64), Compression::new(level.clamp(1, 9)));
     encoder.write_all(bytes)?;
     encoder.finish()
 }

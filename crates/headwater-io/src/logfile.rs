@@ -28,19 +28,13 @@ impl LogFile {
     /// What `open(2)` returns.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<LogFile> {
         let path = path.into();
-        Ok(LogFile {
-            fd: Some(open(&path)?),
-            path,
-        })
+        Ok(LogFile { fd: Some(open(&path)?), path })
     }
 
     /// Standard error.
     #[must_use]
     pub fn stderr() -> LogFile {
-        LogFile {
-            fd: None,
-            path: PathBuf::new(),
-        }
+        LogFile { fd: None, path: PathBuf::new() }
     }
 
     /// Where the file is; empty for standard error.
@@ -103,12 +97,7 @@ impl LogFile {
 }
 
 fn open(path: &Path) -> io::Result<OwnedFd> {
-    Ok(OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o644)
-        .open(path)?
-        .into())
+    Ok(OpenOptions::new().append(true).create(true).mode(0o644).open(path)?.into())
 }
 
 #[cfg(test)]

@@ -94,51 +94,28 @@ impl<T> Parked<T> {
     ///
     /// # Panics
     /// As [`Timer::arm`].
-    pub fn park(
-        &self,
-        stream: Stream,
-        deadline: Instant,
-        payload: T,
-    ) -> Result<(), (io::Error, T)> {
+    pub fn park(&self, stream: Stream, deadline: Instant, payload: T) -> Result<(), (io::Error, T)> {
         let kind = stream.kind();
         let fd = match stream.into_std_fd() {
             Ok(fd) => fd,
             Err(error) => return Err((error, payload)),
         };
-        let left = u64::try_from(deadline.saturating_duration_since(clock::now()).as_nanos())
-            .unwrap_or(u64::MAX);
+        let left =
+            u64::try_from(deadline.saturating_duration_since(clock::now()).as_nanos()).unwrap_or(u64::MAX);
         let bucket = bucket_of(clock::now_ns().saturating_add(left).div_ceil(1_000_000));
         let mut state = self.state.borrow_mut();
         let slot = state.slab.next_slot();
         let flags = EventFlags::IN | EventFlags::RDHUP;
-        if let Err(error) = epoll::add(
-            self.epoll.get_ref(),
-            fd.as_fd(),
-            EventData::new_u64(slot.into()),
-            flags,
-        ) {
+        if let Err(error) =
+            epoll::add(self.epoll.get_ref(), fd.as_fd(), EventData::new_u64(slot.into()), flags)
+        {
             return Err((error.into(), payload));
         }
-        state.slab.insert(Entry {
-            fd,
-            kind,
-            bucket,
-            previous: slab::NONE,
-            next: slab::NONE,
-            payload,
-        });
+        state.slab.insert(Entry { fd, kind, bucket, previous: slab::NONE, next: slab::NONE, payload });
         state.link(slot, bucket);
-        let is_first = state
-            .buckets
-            .first_key_value()
-            .is_some_and(|(first, _)| *first == bucket);
+        let is_first = state.buckets.first_key_value().is_some_and(|(first, _)| *first == bucket);
         drop(state);
-        if is_first
-            && self
-                .timer
-                .deadline()
-                .is_none_or(|armed| armed > bucket_ms(bucket))
-        {
+        if is_first && self.timer.deadline().is_none_or(|armed| armed > bucket_ms(bucket)) {
             self.timer.arm_at(bucket_ms(bucket));
         }
         Ok(())
@@ -190,9 +167,7 @@ impl<T> Parked<T> {
     pub fn drain(&self) -> Vec<(OwnedFd, StreamKind, T)> {
         let mut state = self.state.borrow_mut();
         state.buckets.clear();
-        let leaving = std::mem::take(&mut state.leaving)
-            .into_iter()
-            .map(|(_, entry)| entry);
+        let leaving = std::mem::take(&mut state.leaving).into_iter().map(|(_, entry)| entry);
         let entries: Vec<_> = leaving.chain(state.slab.take_all()).collect();
         drop(state);
         self.timer.disarm();
@@ -208,10 +183,7 @@ impl<T> Parked<T> {
     /// Takes out the connection whose deadline is nearest, to make room when descriptors run out.
     pub fn take_oldest(&self) -> Option<(OwnedFd, StreamKind, T)> {
         let mut state = self.state.borrow_mut();
-        let (_, slot) = state
-            .buckets
-            .first_key_value()
-            .map(|(bucket, slot)| (*bucket, *slot))?;
+        let (_, slot) = state.buckets.first_key_value().map(|(bucket, slot)| (*bucket, *slot))?;
         let entry = state.remove(slot)?;
         drop(state);
         self.forget(&entry);
@@ -221,10 +193,7 @@ impl<T> Parked<T> {
     /// Moves what the kernel reports readable to the leaving queue; returns how many events there were.
     fn collect_readable(&self) -> io::Result<usize> {
         let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; BATCH];
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let (events, _) = match epoll::wait(self.epoll.get_ref(), &mut events, Some(&at_once)) {
             Ok(events) => events,
             Err(rustix::io::Errno::INTR) => return Ok(BATCH),
@@ -232,10 +201,7 @@ impl<T> Parked<T> {
         };
         let mut state = self.state.borrow_mut();
         for event in events.iter() {
-            if let Some(entry) = u32::try_from(event.data.u64())
-                .ok()
-                .and_then(|slot| state.remove(slot))
-            {
+            if let Some(entry) = u32::try_from(event.data.u64()).ok().and_then(|slot| state.remove(slot)) {
                 self.forget(&entry);
                 state.leaving.push_back((Why::Readable, entry));
             }
@@ -247,10 +213,8 @@ impl<T> Parked<T> {
     fn collect_expired(&self) {
         let now = clock::now_ms();
         let mut state = self.state.borrow_mut();
-        while let Some((bucket, slot)) = state
-            .buckets
-            .first_key_value()
-            .map(|(bucket, slot)| (*bucket, *slot))
+        while let Some((bucket, slot)) =
+            state.buckets.first_key_value().map(|(bucket, slot)| (*bucket, *slot))
         {
             if bucket_ms(bucket) > now {
                 drop(state);

@@ -40,11 +40,7 @@ pub(super) struct Slab<T> {
 
 impl<T> Slab<T> {
     pub(super) const fn new() -> Slab<T> {
-        Slab {
-            chunks: Vec::new(),
-            free: NONE,
-            used: 0,
-        }
+        Slab { chunks: Vec::new(), free: NONE, used: 0 }
     }
 
     /// Number of entries.
@@ -57,10 +53,7 @@ impl<T> Slab<T> {
         if self.free != NONE {
             return self.free;
         }
-        let filled = self
-            .chunks
-            .last()
-            .map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len());
+        let filled = self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len());
         u32::try_from(filled).unwrap_or(NONE)
     }
 
@@ -114,14 +107,10 @@ impl<T> Slab<T> {
 
     /// Takes all entries out.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Entry<T>> + use<T> {
-        std::mem::replace(self, Slab::new())
-            .chunks
-            .into_iter()
-            .flatten()
-            .filter_map(|slot| match slot {
-                Slot::Used(entry) => Some(entry),
-                Slot::Free(_) => None,
-            })
+        std::mem::replace(self, Slab::new()).chunks.into_iter().flatten().filter_map(|slot| match slot {
+            Slot::Used(entry) => Some(entry),
+            Slot::Free(_) => None,
+        })
     }
 }
 
@@ -136,14 +125,7 @@ mod tests {
 
     fn entry(payload: u32) -> Entry<u32> {
         let fd = std::fs::File::open("/dev/null").unwrap().into();
-        Entry {
-            fd,
-            kind: StreamKind::Tcp,
-            bucket: 0,
-            previous: NONE,
-            next: NONE,
-            payload,
-        }
+        Entry { fd, kind: StreamKind::Tcp, bucket: 0, previous: NONE, next: NONE, payload }
     }
 
     #[test]
@@ -167,10 +149,7 @@ mod tests {
         assert!(slab.remove(7).is_none() && slab.get_mut(NONE).is_none());
         assert_eq!(slab.next_slot(), 7);
         slab.insert(entry(70));
-        assert_eq!(
-            (slab.get_mut(7).map(|entry| entry.payload), slab.len()),
-            (Some(70), CHUNK * 2)
-        );
+        assert_eq!((slab.get_mut(7).map(|entry| entry.payload), slab.len()), (Some(70), CHUNK * 2));
         for slot in slots {
             slab.remove(slot);
         }

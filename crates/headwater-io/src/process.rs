@@ -28,9 +28,7 @@ pub use user::{User, group_id, set_user, user_by_name};
 /// `Other` when there are threads already, which would not follow; what `fork(2)`, `setsid(2)` and `open(2)` return.
 pub fn daemonize() -> io::Result<()> {
     if thread_count() != Some(1) {
-        return Err(io::Error::other(
-            "cannot become a daemon after threads were started",
-        ));
+        return Err(io::Error::other("cannot become a daemon after threads were started"));
     }
     // SAFETY: there is one thread, so the child is a whole copy of the process: no lock is held by a thread that is
     // missing in it.
@@ -42,10 +40,7 @@ pub fn daemonize() -> io::Result<()> {
     }
     rustix::process::setsid()?;
     rustix::process::umask(rustix::fs::Mode::empty());
-    let null = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/null")?;
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     Ok(())
@@ -78,12 +73,7 @@ fn thread_count() -> Option<usize> {
 /// # Errors
 /// What `open(2)` and `write(2)` return.
 pub fn write_pid_file(path: &Path) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .open(path)?;
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
     file.write_all(format!("{}\n", pid()).as_bytes())
 }
 
@@ -95,10 +85,7 @@ pub fn read_pid_file(path: &Path) -> io::Result<u32> {
     let text = fs::read_to_string(path)?;
     let pid = text.trim().parse::<u32>().ok().filter(|pid| *pid > 0);
     pid.ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("invalid PID number \"{}\"", text.trim()),
-        )
+        io::Error::new(io::ErrorKind::InvalidData, format!("invalid PID number \"{}\"", text.trim()))
     })
 }
 
@@ -108,6 +95,12 @@ pub fn read_pid_file(path: &Path) -> io::Result<u32> {
 /// What `unlink(2)` returns.
 pub fn remove_pid_file(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
+}
+
+/// The kernel's number of the calling thread.
+#[must_use]
+pub fn tid() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()
 }
 
 /// This process's id.
@@ -121,10 +114,7 @@ pub fn pid() -> u32 {
 /// # Errors
 /// What `kill(2)` returns; `InvalidInput` for an id that no single process has.
 pub fn kill(pid: u32, signal: Sig) -> io::Result<()> {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or(io::ErrorKind::InvalidInput)?;
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
     let signal = Signal::from_named_raw(signal.raw()).ok_or(io::ErrorKind::InvalidInput)?;
     Ok(rustix::process::kill_process(pid, signal)?)
 }
@@ -158,13 +148,7 @@ pub fn set_rlimit_core(bytes: u64) -> io::Result<()> {
 }
 
 fn set_rlimit(resource: Resource, value: u64) -> io::Result<()> {
-    Ok(rustix::process::setrlimit(
-        resource,
-        Rlimit {
-            current: Some(value),
-            maximum: Some(value),
-        },
-    )?)
+    Ok(rustix::process::setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })?)
 }
 
 /// `worker_processes auto`: the processors this process may use.
@@ -206,10 +190,7 @@ pub fn chdir(path: &Path) -> io::Result<()> {
 /// The host's name in lower case, as `$hostname` gives it.
 #[must_use]
 pub fn hostname() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .to_ascii_lowercase()
+    rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase()
 }
 
 /// Makes writing to a closed connection an error instead of the end of the process. Rust programs start that way, but
@@ -275,9 +256,7 @@ unsafe fn copy_c_string(pointer: *const libc::c_char) -> String {
         return String::new();
     }
     // SAFETY: as the caller promises.
-    unsafe { CStr::from_ptr(pointer) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -293,10 +272,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", pid()));
         assert_eq!(read_pid_file(&path).unwrap(), pid());
         fs::write(&path, "x").unwrap();
-        assert_eq!(
-            read_pid_file(&path).unwrap_err().kind(),
-            io::ErrorKind::InvalidData
-        );
+        assert_eq!(read_pid_file(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
         remove_pid_file(&path).unwrap();
         fs::remove_dir(dir).unwrap();
     }

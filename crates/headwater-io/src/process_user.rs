@@ -36,13 +36,7 @@ pub fn user_by_name(name: &str) -> io::Result<Option<User>> {
         // SAFETY: `name` ends with a zero byte, the other pointers are to live values of the right type, and `size` is
         // the length of `buffer`.
         let rc = unsafe {
-            libc::getpwnam_r(
-                name.as_ptr(),
-                entry.as_mut_ptr(),
-                buffer.as_mut_ptr(),
-                size,
-                &raw mut found,
-            )
+            libc::getpwnam_r(name.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr(), size, &raw mut found)
         };
         if rc == libc::ERANGE && size < LARGEST_ENTRY {
             size *= 4;
@@ -55,11 +49,7 @@ pub fn user_by_name(name: &str) -> io::Result<Option<User>> {
         // `buffer` and end with zero bytes.
         let user = unsafe {
             let entry = &*found;
-            User {
-                name: copy_c_string(entry.pw_name),
-                uid: entry.pw_uid,
-                gid: entry.pw_gid,
-            }
+            User { name: copy_c_string(entry.pw_name), uid: entry.pw_uid, gid: entry.pw_gid }
         };
         return Ok(Some(user));
     }
@@ -78,13 +68,7 @@ pub fn group_id(name: &str) -> io::Result<Option<u32>> {
         let mut found: *mut libc::group = ptr::null_mut();
         // SAFETY: as in `user_by_name`.
         let rc = unsafe {
-            libc::getgrnam_r(
-                name.as_ptr(),
-                entry.as_mut_ptr(),
-                buffer.as_mut_ptr(),
-                size,
-                &raw mut found,
-            )
+            libc::getgrnam_r(name.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr(), size, &raw mut found)
         };
         if rc == libc::ERANGE && size < LARGEST_ENTRY {
             size *= 4;
@@ -132,9 +116,5 @@ pub(super) fn stay_dumpable() {
 }
 
 fn check(rc: i32) -> io::Result<()> {
-    if rc == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

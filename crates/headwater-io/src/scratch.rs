@@ -16,13 +16,7 @@ thread_local! {
 ///
 /// A nested call gets a buffer of its own, made for it.
 pub fn with_scratch<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
-    let mut lent = Lent(
-        SCRATCH
-            .try_with(Cell::take)
-            .ok()
-            .flatten()
-            .unwrap_or_else(fresh),
-    );
+    let mut lent = Lent(SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_else(fresh));
     f(&mut lent.0)
 }
 

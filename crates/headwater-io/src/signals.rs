@@ -35,17 +35,8 @@ pub enum Sig {
 }
 
 /// All of them, which [`block_all_for_workers`] blocks.
-pub const ALL: [Sig; 9] = [
-    Sig::Hup,
-    Sig::Int,
-    Sig::Term,
-    Sig::Quit,
-    Sig::Usr1,
-    Sig::Usr2,
-    Sig::Winch,
-    Sig::Chld,
-    Sig::Alrm,
-];
+pub const ALL: [Sig; 9] =
+    [Sig::Hup, Sig::Int, Sig::Term, Sig::Quit, Sig::Usr1, Sig::Usr2, Sig::Winch, Sig::Chld, Sig::Alrm];
 
 impl Sig {
     /// The system's number.
@@ -101,8 +92,7 @@ impl Signals {
         mask(libc::SIG_BLOCK, signals)?;
         let set = set_of(signals);
         // SAFETY: `set` is an initialised signal set that lives through the call.
-        let fd =
-            unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
+        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -112,10 +112,7 @@ impl Stream {
     /// # Errors
     /// What `setsockopt(2)` returns.
     pub fn set_linger_zero(&self) -> io::Result<()> {
-        Ok(sockopt::set_socket_linger(
-            self.as_fd(),
-            Some(Duration::ZERO),
-        )?)
+        Ok(sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO))?)
     }
 
     /// Closes the sending half: the peer reads an end of file, this side can still read.
@@ -123,10 +120,7 @@ impl Stream {
     /// # Errors
     /// What `shutdown(2)` returns; `NotConnected` when the peer is gone.
     pub fn shutdown_write(&self) -> io::Result<()> {
-        Ok(rustix::net::shutdown(
-            self.as_fd(),
-            rustix::net::Shutdown::Write,
-        )?)
+        Ok(rustix::net::shutdown(self.as_fd(), rustix::net::Shutdown::Write)?)
     }
 
     /// The local address.
@@ -151,10 +145,6 @@ impl Stream {
     /// What the kernel measured on this connection; `None` unless it is TCP.
     #[must_use]
     pub fn tcp_info(&self) -> Option<TcpInfo> {
-        if self.is_unix() {
-            None
-        } else {
-            sys::tcp_info(self.as_fd())
-        }
+        if self.is_unix() { None } else { sys::tcp_info(self.as_fd()) }
     }
 }

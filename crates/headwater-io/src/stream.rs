@@ -135,12 +135,7 @@ impl Stream {
             // A short count is no proof that the socket is full (the file may have been truncated), so readiness is
             // forgotten on EAGAIN only.
             match self.try_io(Interest::WRITABLE, || {
-                Ok(rustix::fs::sendfile(
-                    self.as_fd(),
-                    file.as_fd(),
-                    Some(&mut *offset),
-                    count,
-                )?)
+                Ok(rustix::fs::sendfile(self.as_fd(), file.as_fd(), Some(&mut *offset), count)?)
             }) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -155,12 +150,7 @@ impl Stream {
     /// `WouldBlock` when there is nothing (without a system call when the reactor has reported nothing).
     pub fn try_peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.try_io(Interest::READABLE, || {
-            Ok(rustix::net::recv(
-                self.as_fd(),
-                &mut *buf,
-                RecvFlags::PEEK | RecvFlags::DONTWAIT,
-            )?
-            .0)
+            Ok(rustix::net::recv(self.as_fd(), &mut *buf, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
         })
     }
 

@@ -14,12 +14,7 @@ use tokio::runtime::Handle;
 use crate::sockopt::TcpInfo;
 
 /// Sets an integer socket option.
-pub(crate) fn setsockopt_int(
-    fd: BorrowedFd<'_>,
-    level: i32,
-    name: i32,
-    value: i32,
-) -> io::Result<()> {
+pub(crate) fn setsockopt_int(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: the pointer and length describe `value`, which outlives the call.
     let rc = unsafe {
         libc::setsockopt(
@@ -30,11 +25,7 @@ pub(crate) fn setsockopt_int(
             size_of::<i32>() as libc::socklen_t,
         )
     };
-    if rc == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Reads `TCP_INFO`; `None` when the socket is not TCP.

@@ -16,15 +16,13 @@ use crate::sys;
 
 /// Facility names in the order of their codes.
 const FACILITIES: [&str; 24] = [
-    "kern", "user", "mail", "daemon", "auth", "intern", "lpr", "news", "uucp", "clock", "authpriv",
-    "ftp", "ntp", "audit", "alert", "cron", "local0", "local1", "local2", "local3", "local4",
-    "local5", "local6", "local7",
+    "kern", "user", "mail", "daemon", "auth", "intern", "lpr", "news", "uucp", "clock", "authpriv", "ftp",
+    "ntp", "audit", "alert", "cron", "local0", "local1", "local2", "local3", "local4", "local5", "local6",
+    "local7",
 ];
 
 /// Severity names in the order of their codes; `debug` is 7.
-const SEVERITIES: [&str; 8] = [
-    "emerg", "alert", "crit", "error", "warn", "notice", "info", "debug",
-];
+const SEVERITIES: [&str; 8] = ["emerg", "alert", "crit", "error", "warn", "notice", "info", "debug"];
 
 /// Where messages go and how they are marked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,19 +42,13 @@ pub struct SyslogOptions {
 /// The code of a facility name such as `local7`.
 #[must_use]
 pub fn facility(name: &str) -> Option<u8> {
-    FACILITIES
-        .iter()
-        .position(|known| *known == name)
-        .map(|code| code as u8)
+    FACILITIES.iter().position(|known| *known == name).map(|code| code as u8)
 }
 
 /// The code of a severity name such as `info`.
 #[must_use]
 pub fn severity(name: &str) -> Option<u8> {
-    SEVERITIES
-        .iter()
-        .position(|known| *known == name)
-        .map(|code| code as u8)
+    SEVERITIES.iter().position(|known| *known == name).map(|code| code as u8)
 }
 
 /// A connected datagram socket with its marks. When the server is away, messages are lost and later ones try again.
@@ -74,11 +66,7 @@ impl Syslog {
     /// What `socket(2)` returns.
     pub fn new(options: SyslogOptions) -> io::Result<Syslog> {
         let socket = open(&options.server)?;
-        Ok(Syslog {
-            options,
-            socket,
-            connected: AtomicBool::new(false),
-        })
+        Ok(Syslog { options, socket, connected: AtomicBool::new(false) })
     }
 
     /// What it was made with.
@@ -104,8 +92,7 @@ impl Syslog {
         let mut head = Vec::with_capacity(64);
         self.write_head(&mut head, severity);
         let message = message.strip_suffix(b"\n").unwrap_or(message);
-        let sent = SockRef::from(&self.socket)
-            .send_vectored(&[IoSlice::new(&head), IoSlice::new(message)]);
+        let sent = SockRef::from(&self.socket).send_vectored(&[IoSlice::new(&head), IoSlice::new(message)]);
         match sent {
             Ok(_) => Ok(()),
             // The server is slow: this message is lost, the socket is as good as before.
@@ -120,11 +107,7 @@ impl Syslog {
     /// Appends `<PRI>TIME HOST TAG: `.
     fn write_head(&self, out: &mut Vec<u8>, severity: u8) {
         // Writing into a Vec cannot fail.
-        let _ = write!(
-            out,
-            "<{}>",
-            u32::from(self.options.facility) * 8 + u32::from(severity)
-        );
+        let _ = write!(out, "<{}>", u32::from(self.options.facility) * 8 + u32::from(severity));
         clock::with_syslog_time(|time| out.extend_from_slice(time));
         out.push(b' ');
         if let Some(hostname) = &self.options.hostname {
@@ -147,8 +130,8 @@ impl Syslog {
     fn reset(&self) {
         self.connected.store(false, Ordering::Release);
         // Without descriptors the old socket stays, and its next connect() may still succeed.
-        let _ = open(&self.options.server)
-            .and_then(|fresh| sys::replace_fd(fresh.as_fd(), self.socket.as_fd()));
+        let _ =
+            open(&self.options.server).and_then(|fresh| sys::replace_fd(fresh.as_fd(), self.socket.as_fd()));
     }
 }
 

@@ -7,9 +7,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, IoSlice, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
@@ -52,11 +50,7 @@ impl TempDir {
             let path = self.path_of(number);
             let error = match open_new(&path) {
                 Ok(file) => {
-                    return Ok(TempFile {
-                        file,
-                        name: Name(Some(path)),
-                        len: 0,
-                    });
+                    return Ok(TempFile { file, name: Name(Some(path)), len: 0 });
                 }
                 Err(error) => error,
             };
@@ -96,10 +90,7 @@ impl TempDir {
     }
 
     fn used_levels(&self) -> impl Iterator<Item = usize> + '_ {
-        self.levels
-            .iter()
-            .take_while(|level| **level != 0)
-            .map(|level| usize::from(*level))
+        self.levels.iter().take_while(|level| **level != 0).map(|level| usize::from(*level))
     }
 }
 
@@ -169,8 +160,7 @@ impl TempFile {
         let total: u64 = buffers.iter().map(|buffer| buffer.len() as u64).sum();
         // At most IOV_MAX buffers go in one call.
         let first = buffers.get(..buffers.len().min(1024)).unwrap_or_default();
-        let written =
-            rustix::io::retry_on_intr(|| rustix::io::pwritev(&self.file, first, self.len))?;
+        let written = rustix::io::retry_on_intr(|| rustix::io::pwritev(&self.file, first, self.len))?;
         let mut skip = written;
         let mut at = self.len + written as u64;
         for buffer in buffers {
@@ -284,11 +274,8 @@ fn copy_to(source: &Path, target: &Path, options: &PersistOptions) -> io::Result
 
 /// Makes the missing directories above `target`. One that may not be made is passed over, as it may exist.
 fn create_parents(target: &Path, mode: u32) -> io::Result<()> {
-    let mut parents: Vec<&Path> = target
-        .ancestors()
-        .skip(1)
-        .filter(|path| !path.as_os_str().is_empty())
-        .collect();
+    let mut parents: Vec<&Path> =
+        target.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
     parents.reverse();
     for parent in parents.into_iter().filter(|path| *path != Path::new("/")) {
         match make_dir(parent, mode) {
@@ -313,12 +300,7 @@ pub(crate) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 fn open_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]

@@ -222,11 +222,7 @@ impl Drop for Inner {
         }
         let key = (queued, std::ptr::from_ref(self) as usize);
         // The entry's memory goes now, not at its time. During the end of the thread the queue may be gone already.
-        let _ = QUEUE.try_with(|queue| {
-            queue
-                .try_borrow_mut()
-                .map(|mut queue| queue.entries.remove(&key))
-        });
+        let _ = QUEUE.try_with(|queue| queue.try_borrow_mut().map(|mut queue| queue.entries.remove(&key)));
     }
 }
 
@@ -239,9 +235,7 @@ fn enqueue(timer: &Rc<Inner>, deadline: u64) {
         if old != NEVER {
             queue.entries.remove(&(old, address));
         }
-        queue
-            .entries
-            .insert((deadline, address), Rc::downgrade(timer));
+        queue.entries.insert((deadline, address), Rc::downgrade(timer));
         match std::mem::take(&mut queue.driver) {
             Driver::Sleeping(until, waker) if deadline < until => {
                 queue.driver = Driver::Starting;
@@ -343,10 +337,7 @@ fn come_due(timer: &Rc<Inner>, now: u64) {
     } else if deadline != NEVER {
         timer.queued.set(deadline);
         let _ = QUEUE.try_with(|queue| {
-            queue
-                .borrow_mut()
-                .entries
-                .insert((deadline, Rc::as_ptr(timer) as usize), Rc::downgrade(timer))
+            queue.borrow_mut().entries.insert((deadline, Rc::as_ptr(timer) as usize), Rc::downgrade(timer))
         });
     }
 }

@@ -36,15 +36,11 @@ fn accept_many_on_two_workers_serves_all() {
             })
         })
         .collect();
-    let clients: Vec<_> = (0..50)
-        .map(|_| std::net::TcpStream::connect(socket.addr().inet().unwrap()).unwrap())
-        .collect();
+    let clients: Vec<_> =
+        (0..50).map(|_| std::net::TcpStream::connect(socket.addr().inet().unwrap()).unwrap()).collect();
     drop(report);
     let mut got: Vec<Addr> = reports.iter().map(|(_, peer)| peer).collect();
-    let mut want: Vec<Addr> = clients
-        .iter()
-        .map(|client| client.local_addr().unwrap().into())
-        .collect();
+    let mut want: Vec<Addr> = clients.iter().map(|client| client.local_addr().unwrap().into()).collect();
     got.sort_by_key(Addr::port);
     want.sort_by_key(Addr::port);
     assert_eq!(got, want);
@@ -72,21 +68,10 @@ fn bind_all_options_apply() {
     options.sndbuf = Some(20_000);
     options.fastopen = Some(16);
     options.deferred = true;
-    options.keepalive = Some(KeepaliveParams {
-        on: true,
-        idle: Some(77),
-        intvl: None,
-        cnt: None,
-    });
+    options.keepalive = Some(KeepaliveParams { on: true, idle: Some(77), intvl: None, cnt: None });
     let socket = bind(&options).unwrap();
-    assert_eq!(
-        rustix::net::sockopt::tcp_keepidle(socket.as_fd()).unwrap(),
-        Duration::from_secs(77)
-    );
-    assert_eq!(
-        rustix::net::sockopt::socket_recv_buffer_size(socket.as_fd()).unwrap(),
-        40_000
-    );
+    assert_eq!(rustix::net::sockopt::tcp_keepidle(socket.as_fd()).unwrap(), Duration::from_secs(77));
+    assert_eq!(rustix::net::sockopt::socket_recv_buffer_size(socket.as_fd()).unwrap(), 40_000);
     socket.relisten(10).unwrap();
 }
 
@@ -112,10 +97,7 @@ fn unix_path_is_public_and_removed_with_the_last_handle() {
     let path = dir.join("socket");
     let options = ListenOptions::new(Addr::unix(&path));
     let socket = bind(&options).unwrap();
-    assert_eq!(
-        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o666
-    );
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
     let clone = socket.try_clone().unwrap();
     drop(socket);
     assert!(path.exists());
@@ -138,9 +120,7 @@ fn from_fd_inherited_socket_accepts() {
         socket.set_inheritable(true).unwrap();
         socket.set_inheritable(false).unwrap();
         let acceptor = Acceptor::new(&socket).unwrap();
-        let client = Stream::connect(socket.addr(), &ConnectOptions::default())
-            .await
-            .unwrap();
+        let client = Stream::connect(socket.addr(), &ConnectOptions::default()).await.unwrap();
         let (server, peer) = acceptor.accept().await.unwrap();
         assert_eq!(
             (peer, server.local_addr().unwrap()),

@@ -35,10 +35,7 @@ fn append_unbuffered_writes_once_after_the_ready_tasks() {
             assert_eq!(task.await.unwrap(), 6);
         }
         turn().await;
-        assert_eq!(
-            std::fs::read(file.path()).unwrap(),
-            b"first\nline 0\nline 1\nline 2\n"
-        );
+        assert_eq!(std::fs::read(file.path()).unwrap(), b"first\nline 0\nline 1\nline 2\n");
         std::fs::remove_dir_all(dir).unwrap();
     });
 }
@@ -48,11 +45,7 @@ fn append_buffered_writes_when_full_or_flushed_or_dropped() {
     run(async {
         let dir = scratch_dir("logs-buffer");
         let file = Arc::new(LogFile::open(dir.join("log")).unwrap());
-        let options = BufferOptions {
-            size: 10,
-            flush: Some(Duration::from_millis(100)),
-            gzip: None,
-        };
+        let options = BufferOptions { size: 10, flush: Some(Duration::from_millis(100)), gzip: None };
         let log = LogBuffer::new(file.clone(), Some(options));
         let content = || std::fs::read(file.path()).unwrap();
         log.append(b"123456\n");
@@ -78,11 +71,7 @@ fn append_gzip_writes_whole_members() {
     run(async {
         let dir = scratch_dir("logs-gzip");
         let file = Arc::new(LogFile::open(dir.join("log.gz")).unwrap());
-        let options = BufferOptions {
-            size: 4096,
-            flush: None,
-            gzip: Some(1),
-        };
+        let options = BufferOptions { size: 4096, flush: None, gzip: Some(1) };
         let log = LogBuffer::new(file.clone(), Some(options));
         for index in 0..1000 {
             log.append(format!("line {index}\n").as_bytes());
@@ -103,10 +92,7 @@ fn flush_full_disk_reports_the_error() {
     run(async {
         let log = LogBuffer::new(Arc::new(LogFile::open("/dev/full").unwrap()), None);
         log.append(b"lost\n");
-        assert_eq!(
-            log.flush().unwrap_err().kind(),
-            std::io::ErrorKind::StorageFull
-        );
+        assert_eq!(log.flush().unwrap_err().kind(), std::io::ErrorKind::StorageFull);
         assert!(log.flush().is_ok());
     });
 }
@@ -125,18 +111,13 @@ fn options(server: Addr, hostname: Option<&str>) -> SyslogOptions {
 #[track_caller]
 fn check(message: &[u8], head: &str, tail: &str) {
     let text = std::str::from_utf8(message).unwrap();
-    assert!(
-        text.starts_with(head) && text.get(head.len() + 15..) == Some(tail),
-        "{text}"
-    );
+    assert!(text.starts_with(head) && text.get(head.len() + 15..) == Some(tail), "{text}");
 }
 
 #[test]
 fn syslog_udp_sends_rfc3164_messages() {
     let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    server
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let addr = Addr::Inet(server.local_addr().unwrap());
     let mut buffer = [0; 500];
     let syslog = Syslog::new(options(addr.clone(), Some("host"))).unwrap();
@@ -144,9 +125,7 @@ fn syslog_udp_sends_rfc3164_messages() {
     let count = server.recv(&mut buffer).unwrap();
     check(&buffer[..count], "<190>", " host nginx: a line");
     let syslog = Syslog::new(options(addr, None)).unwrap();
-    syslog
-        .send_with(severity("error").unwrap(), b"bad")
-        .unwrap();
+    syslog.send_with(severity("error").unwrap(), b"bad").unwrap();
     let count = server.recv(&mut buffer).unwrap();
     check(&buffer[..count], "<187>", " nginx: bad");
     assert_eq!((facility("nope"), severity("nope")), (None, None));
@@ -160,9 +139,7 @@ fn syslog_unix_server_restarts_messages_go_on() {
     assert!(syslog.send(b"nobody there").is_err());
     for _ in 0..2 {
         let server = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-        server
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         syslog.send(b"hello").unwrap();
         let mut buffer = [0; 500];
         let count = server.recv(&mut buffer).unwrap();

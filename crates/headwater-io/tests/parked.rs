@@ -26,13 +26,8 @@ fn readable_connection_comes_back_with_its_payload() {
         });
         turn().await;
         write(&mut client, b"GET").await;
-        let Event::Readable(mut stream, payload) = waiting.await.unwrap() else {
-            panic!("not readable")
-        };
-        assert_eq!(
-            (read(&mut stream, 9).await, payload, parked.len()),
-            (b"GET".to_vec(), "one", 1)
-        );
+        let Event::Readable(mut stream, payload) = waiting.await.unwrap() else { panic!("not readable") };
+        assert_eq!((read(&mut stream, 9).await, payload, parked.len()), (b"GET".to_vec(), "one", 1));
         parked.park(stream, Instant::now() + LONG, "again").unwrap();
         drop(client);
         let Event::Readable(mut stream, payload) = parked.next().await.unwrap() else {
@@ -65,21 +60,14 @@ fn deadlines_expire_in_order_and_on_time() {
         for ms in [700u64, 300, 60_000] {
             let (client, server) = pair().await;
             clients.push(client);
-            parked
-                .park(server, start + Duration::from_millis(ms), ms)
-                .unwrap();
+            parked.park(server, start + Duration::from_millis(ms), ms).unwrap();
         }
         for want in [300, 700] {
-            let Event::Expired(_, _, ms) = parked.next().await.unwrap() else {
-                panic!("not expired")
-            };
+            let Event::Expired(_, _, ms) = parked.next().await.unwrap() else { panic!("not expired") };
             let took = start.elapsed();
             assert_eq!(ms, want);
             let limit = Duration::from_millis(ms) + MAX_LATENESS + Duration::from_millis(150);
-            assert!(
-                took >= Duration::from_millis(ms) && took < limit,
-                "{ms} {took:?}"
-            );
+            assert!(took >= Duration::from_millis(ms) && took < limit, "{ms} {took:?}");
         }
         assert_eq!(parked.len(), 1);
         let (_, _, ms) = parked.take_oldest().unwrap();

@@ -9,9 +9,7 @@ use std::os::fd::AsFd as _;
 use std::task::Poll;
 
 use common::{any_port, pair, pair_on, read, run, scratch_dir, turn, write};
-use headwater_io::{
-    Addr, ConnectOptions, KeepaliveParams, ListenOptions, Stream, StreamKind, bind,
-};
+use headwater_io::{Addr, ConnectOptions, KeepaliveParams, ListenOptions, Stream, StreamKind, bind};
 
 #[test]
 fn read_write_tcp_round_trips() {
@@ -20,12 +18,7 @@ fn read_write_tcp_round_trips() {
         assert_eq!(write(&mut client, b"hello").await, 5);
         assert_eq!(read(&mut server, 100).await, b"hello");
         let parts = [IoSlice::new(b"a"), IoSlice::new(b"bc")];
-        assert_eq!(
-            poll_fn(|cx| server.poll_write_vectored(cx, &parts))
-                .await
-                .unwrap(),
-            3
-        );
+        assert_eq!(poll_fn(|cx| server.poll_write_vectored(cx, &parts)).await.unwrap(), 3);
         assert_eq!(read(&mut client, 2).await, b"ab");
         assert_eq!(read(&mut client, 2).await, b"c");
         assert_eq!(server.try_write_vectored(&parts).unwrap(), 3);
@@ -75,12 +68,7 @@ fn options_apply_without_error() {
         server.set_cork(false).unwrap();
         server.set_sndbuf(65536).unwrap();
         server.set_rcvbuf(65536).unwrap();
-        let keepalive = KeepaliveParams {
-            on: true,
-            idle: Some(30),
-            intvl: Some(5),
-            cnt: Some(3),
-        };
+        let keepalive = KeepaliveParams { on: true, idle: Some(30), intvl: Some(5), cnt: Some(3) };
         server.set_keepalive(&keepalive).unwrap();
         let fd = server.as_fd();
         assert_eq!(rustix::net::sockopt::tcp_keepcnt(fd).unwrap(), 3);
@@ -95,19 +83,14 @@ fn sendfile_larger_than_the_socket_buffer_sends_all() {
         let dir = scratch_dir("sendfile");
         let path = dir.join("f");
         let data: Vec<u8> = (0..3_000_000u32).map(|n| (n * 7 % 251) as u8).collect();
-        std::fs::File::create(&path)
-            .unwrap()
-            .write_all(&data)
-            .unwrap();
+        std::fs::File::create(&path).unwrap().write_all(&data).unwrap();
         let file = std::fs::File::open(&path).unwrap();
         let (mut client, mut server) = pair().await;
         let length = data.len();
         let sender = tokio::task::spawn_local(async move {
             let mut offset = 10;
             loop {
-                let sent = poll_fn(|cx| server.poll_sendfile(cx, &file, &mut offset, length))
-                    .await
-                    .unwrap();
+                let sent = poll_fn(|cx| server.poll_sendfile(cx, &file, &mut offset, length)).await.unwrap();
                 if sent == 0 {
                     return offset;
                 }
@@ -150,15 +133,9 @@ fn peek_leaves_the_data() {
     run(async {
         let (mut client, mut server) = pair().await;
         let mut byte = [0; 1];
-        assert_eq!(
-            server.try_peek(&mut byte).unwrap_err().kind(),
-            ErrorKind::WouldBlock
-        );
+        assert_eq!(server.try_peek(&mut byte).unwrap_err().kind(), ErrorKind::WouldBlock);
         write(&mut client, b"\x16\x03").await;
-        assert_eq!(
-            poll_fn(|cx| server.poll_peek(cx, &mut byte)).await.unwrap(),
-            1
-        );
+        assert_eq!(poll_fn(|cx| server.poll_peek(cx, &mut byte)).await.unwrap(), 1);
         assert_eq!(byte[0], 0x16);
         assert_eq!(read(&mut server, 9).await, b"\x16\x03");
     });
@@ -170,13 +147,10 @@ fn connect_refused_is_an_error() {
         let socket = bind(&ListenOptions::new(any_port())).unwrap();
         let addr = socket.addr().clone();
         drop(socket);
-        let error = Stream::connect(&addr, &ConnectOptions::default())
-            .await
-            .unwrap_err();
+        let error = Stream::connect(&addr, &ConnectOptions::default()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-        let error = Stream::connect(&Addr::unix("/no/such/socket"), &ConnectOptions::default())
-            .await
-            .unwrap_err();
+        let error =
+            Stream::connect(&Addr::unix("/no/such/socket"), &ConnectOptions::default()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     });
 }
@@ -193,10 +167,7 @@ fn connect_local_address_is_used() {
             ..ConnectOptions::default()
         };
         let stream = Stream::connect(socket.addr(), &options).await.unwrap();
-        assert_eq!(
-            stream.local_addr().unwrap().ip(),
-            Some("127.0.0.2".parse().unwrap())
-        );
+        assert_eq!(stream.local_addr().unwrap().ip(), Some("127.0.0.2".parse().unwrap()));
     });
 }
 
@@ -205,11 +176,7 @@ fn into_fd_moves_to_another_worker() {
     let (fd, kind, mut client) = run(async {
         let (client, server) = pair().await;
         let kind = server.kind();
-        (
-            server.into_std_fd().unwrap(),
-            kind,
-            std::net::TcpStream::from(client.into_std_fd().unwrap()),
-        )
+        (server.into_std_fd().unwrap(), kind, std::net::TcpStream::from(client.into_std_fd().unwrap()))
     });
     client.set_nonblocking(false).unwrap();
     client.write_all(b"moved").unwrap();
@@ -238,9 +205,7 @@ fn linger_zero_resets_the_connection() {
         drop(server);
         turn().await;
         let mut buffer = [0; 8];
-        let error = poll_fn(|cx| client.poll_read(cx, &mut buffer))
-            .await
-            .unwrap_err();
+        let error = poll_fn(|cx| client.poll_read(cx, &mut buffer)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     });
 }
@@ -258,10 +223,7 @@ fn write_full_socket_waits_for_the_reader() {
                 Poll::Pending => break,
             }
         }
-        assert_eq!(
-            client.try_write(&block).unwrap_err().kind(),
-            ErrorKind::WouldBlock
-        );
+        assert_eq!(client.try_write(&block).unwrap_err().kind(), ErrorKind::WouldBlock);
         let writer = tokio::task::spawn_local(async move { write(&mut client, b"end").await });
         let mut got = 0;
         while got < sent + 3 {

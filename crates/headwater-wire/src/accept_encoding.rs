@@ -16,9 +16,7 @@ pub fn accepts(value: &[u8], coding: &[u8]) -> bool {
     let mut from = 0;
     let behind = loop {
         let rest = value.get(from..).unwrap_or_default();
-        let Some(at) = rest
-            .windows(coding.len().max(1))
-            .position(|part| part.eq_ignore_ascii_case(coding))
+        let Some(at) = rest.windows(coding.len().max(1)).position(|part| part.eq_ignore_ascii_case(coding))
         else {
             return false;
         };
@@ -60,19 +58,12 @@ fn quantity(text: &[u8]) -> u32 {
         [b'.', fraction @ ..] => fraction,
         _ => return 0,
     };
-    let end = fraction
-        .iter()
-        .position(|&byte| byte == b',' || byte == b' ')
-        .unwrap_or(fraction.len());
+    let end = fraction.iter().position(|&byte| byte == b',' || byte == b' ').unwrap_or(fraction.len());
     let digits = fraction.get(..end).unwrap_or_default();
     if digits.len() > 3 || !digits.iter().all(u8::is_ascii_digit) {
         return 0;
     }
-    let sum = whole
-        + digits
-            .iter()
-            .map(|&byte| u32::from(byte - b'0'))
-            .sum::<u32>();
+    let sum = whole + digits.iter().map(|&byte| u32::from(byte - b'0')).sum::<u32>();
     if sum > 100 { 0 } else { sum }
 }
 

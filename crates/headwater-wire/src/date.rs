@@ -6,9 +6,8 @@
 
 const DAY: i64 = 86400;
 const WEEK: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
-const MONTHS: [&[u8; 3]; 12] = [
-    b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
-];
+const MONTHS: [&[u8; 3]; 12] =
+    [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
 const LENGTHS: [i64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 
 /// Years beyond this (and before 0) are clamped when written: four digits are all there is room for.
@@ -20,20 +19,14 @@ const FIRST_SECOND: i64 = -62_167_219_200;
 /// at, of the month only what tells it apart, of the zone nothing.
 #[must_use]
 pub fn parse(value: &[u8]) -> Option<i64> {
-    let mark = value
-        .iter()
-        .position(|&byte| byte == b',' || byte == b' ')?;
+    let mark = value.iter().position(|&byte| byte == b',' || byte == b' ')?;
     let asctime = value.get(mark) == Some(&b' ');
     let mut cursor = Cursor(value.get(mark + 1..)?);
     cursor.skip_spaces();
     if cursor.0.len() < 18 {
         return None;
     }
-    if asctime {
-        cursor.asctime()
-    } else {
-        cursor.comma_form()
-    }
+    if asctime { cursor.asctime() } else { cursor.comma_form() }
 }
 
 /// A date and time of day as read.
@@ -76,13 +69,7 @@ impl Cursor<'_> {
         };
         self.expect(b' ')?;
         let seconds = self.time()?;
-        Fields {
-            year,
-            month,
-            day,
-            seconds,
-        }
-        .to_unix()
+        Fields { year, month, day, seconds }.to_unix()
     }
 
     /// `Nov  6 08:49:37 1994`
@@ -100,13 +87,7 @@ impl Cursor<'_> {
         let seconds = self.time()?;
         self.expect(b' ')?;
         let year = self.number(4)?;
-        Fields {
-            year,
-            month,
-            day,
-            seconds,
-        }
-        .to_unix()
+        Fields { year, month, day, seconds }.to_unix()
     }
 
     /// `08:49:37`, in seconds
@@ -142,8 +123,7 @@ impl Cursor<'_> {
     fn number(&mut self, digits: usize) -> Option<i64> {
         (0..digits).try_fold(0, |number, _| {
             let byte = self.byte()?;
-            byte.is_ascii_digit()
-                .then(|| number * 10 + i64::from(byte - b'0'))
+            byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0'))
         })
     }
 
@@ -168,11 +148,7 @@ impl Cursor<'_> {
 /// that the leap day is the last of its year.
 fn days_from_civil(year: i64, month: usize, day: i64) -> i64 {
     let month = month as i64;
-    let (year, month) = if month < 2 {
-        (year - 1, month + 10)
-    } else {
-        (year, month - 2)
-    };
+    let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     // 153 days in any five months from March on
     365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
@@ -197,11 +173,7 @@ fn civil(unix: i64) -> Civil {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month + 2) / 5 + 1;
-    let (year, month) = if month < 10 {
-        (0, month + 2)
-    } else {
-        (1, month - 10)
-    };
+    let (year, month) = if month < 10 { (0, month + 2) } else { (1, month - 10) };
     Civil {
         year: year + year_of_era + era * 400,
         month: month as usize,

@@ -89,12 +89,7 @@ impl Escape {
 /// Appends `src` to `out` with the characters of `kind` as `%XX`.
 pub fn escape_uri(src: &[u8], kind: Escape, out: &mut Vec<u8>) {
     let class = kind.class();
-    replace(
-        src,
-        out,
-        |byte| class[byte as usize],
-        |byte, out| push_hex(b"%", byte, out),
-    );
+    replace(src, out, |byte| class[byte as usize], |byte, out| push_hex(b"%", byte, out));
 }
 
 /// Appends `src` to `out` with `%XX` decoded; malformed escapes are dropped the way nginx drops them.
@@ -116,9 +111,7 @@ pub fn unescape(src: &[u8], kind: Unescape, out: &mut Vec<u8>) -> usize {
                 (Some(_), []) => return src.len(),
                 (Some(first), [low, left @ ..]) => {
                     let byte = digit(*low).map(|second| first << 4 | second);
-                    if kind == Unescape::Redirect
-                        && byte.is_some_and(|byte| byte <= b'%' || byte >= 0x7f)
-                    {
+                    if kind == Unescape::Redirect && byte.is_some_and(|byte| byte <= b'%' || byte >= 0x7f) {
                         out.extend_from_slice(&[b'%', *high, *low]);
                         (None, left, false)
                     } else {
@@ -170,21 +163,11 @@ pub fn escape_json(src: &[u8], out: &mut Vec<u8>) {
 /// Appends `src` to `out` as the access log writes variables by default: controls, `"`, `\` and bytes from 0x7f on
 /// become `\xHH`.
 pub fn escape_log(src: &[u8], out: &mut Vec<u8>) {
-    replace(
-        src,
-        out,
-        |byte| LOG[byte as usize],
-        |byte, out| push_hex(b"\\x", byte, out),
-    );
+    replace(src, out, |byte| LOG[byte as usize], |byte, out| push_hex(b"\\x", byte, out));
 }
 
 /// Copies runs of ordinary bytes and lets `write` deal with the special ones.
-fn replace(
-    src: &[u8],
-    out: &mut Vec<u8>,
-    special: impl Fn(u8) -> bool,
-    write: impl Fn(u8, &mut Vec<u8>),
-) {
+fn replace(src: &[u8], out: &mut Vec<u8>, special: impl Fn(u8) -> bool, write: impl Fn(u8, &mut Vec<u8>)) {
     let mut rest = src;
     while let Some(at) = rest.iter().position(|&byte| special(byte)) {
         let (run, tail) = rest.split_at_checked(at).unwrap_or((rest, &[]));
@@ -204,9 +187,7 @@ fn push_hex(prefix: &[u8], byte: u8, out: &mut Vec<u8>) {
 }
 
 fn digit(byte: u8) -> Option<u8> {
-    char::from(byte)
-        .to_digit(16)
-        .and_then(|digit| u8::try_from(digit).ok())
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]
@@ -230,15 +211,9 @@ mod tests {
     /// The punctuation each class leaves alone.
     #[test]
     fn escape_uri_classes_are_those_of_nginx() {
-        let printable: Vec<u8> = (0x21..0x7f)
-            .filter(|byte: &u8| !byte.is_ascii_alphanumeric())
-            .collect();
+        let printable: Vec<u8> = (0x21..0x7f).filter(|byte: &u8| !byte.is_ascii_alphanumeric()).collect();
         let kept = |kind: Escape| -> String {
-            printable
-                .iter()
-                .filter(|&&byte| !kind.needed(&[byte]))
-                .map(|&byte| char::from(byte))
-                .collect()
+            printable.iter().filter(|&&byte| !kind.needed(&[byte])).map(|&byte| char::from(byte)).collect()
         };
         assert_eq!(kept(Escape::Uri), "!$&'()*+,-./:;=@[]_~");
         assert_eq!(kept(Escape::Args), "!$'()*,-./:=@[]_~");
@@ -246,13 +221,7 @@ mod tests {
         assert_eq!(kept(Escape::Html), "!$&()*+,-./:;=?@[]_~");
         assert_eq!(kept(Escape::Refresh), "!#$%&()*+,-./:;=?@[]_}");
         assert_eq!(kept(Escape::Memcached).len(), printable.len() - 1);
-        for kind in [
-            Escape::Uri,
-            Escape::Args,
-            Escape::UriComponent,
-            Escape::Html,
-            Escape::Refresh,
-        ] {
+        for kind in [Escape::Uri, Escape::Args, Escape::UriComponent, Escape::Html, Escape::Refresh] {
             assert_eq!(escaped(b"a \x00\x7f\xffz0", kind), "a%20%00%7F%FFz0");
         }
         assert_eq!(escaped(b"a %\x00", Escape::Memcached), "a%20%25%00");
@@ -268,10 +237,7 @@ mod tests {
         assert_eq!(unescaped("%%41", all), ("%41".into(), 4));
         assert_eq!(unescaped("%41?%41", Unescape::Uri), ("A?".into(), 4));
         assert_eq!(unescaped("%3F%41", Unescape::Uri), ("?".into(), 3));
-        assert_eq!(
-            unescaped("%41%20%c3%7f%26?x", Unescape::Redirect),
-            ("A%20%c3%7f&?".into(), 16)
-        );
+        assert_eq!(unescaped("%41%20%c3%7f%26?x", Unescape::Redirect), ("A%20%c3%7f&?".into(), 16));
     }
 
     #[test]
@@ -281,18 +247,12 @@ mod tests {
             escape(src, &mut out);
             String::from_utf8_lossy(&out).into_owned()
         };
-        assert_eq!(
-            run(escape_html, b"<a href=\"x\">&'"),
-            "&lt;a href=&quot;x&quot;&gt;&amp;'"
-        );
+        assert_eq!(run(escape_html, b"<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;'");
         assert_eq!(
             run(escape_json, b"a\"\\\n\r\t\x08\x0c\x1f\x00\x7f"),
             "a\\\"\\\\\\n\\r\\t\\b\\f\\u001F\\u0000\u{7f}"
         );
-        assert_eq!(
-            run(escape_log, b"a b\"\\\n\x7f\xff"),
-            "a b\\x22\\x5C\\x0A\\x7F\\xFF"
-        );
+        assert_eq!(run(escape_log, b"a b\"\\\n\x7f\xff"), "a b\\x22\\x5C\\x0A\\x7F\\xFF");
     }
 
     proptest! {

@@ -52,16 +52,8 @@ mod tests {
     use super::*;
 
     fn check(list: &str, etag: &str, strong: bool, weak: bool) {
-        assert_eq!(
-            matches(list.as_bytes(), Some(etag.as_bytes()), false),
-            strong,
-            "strong {list} {etag}"
-        );
-        assert_eq!(
-            matches(list.as_bytes(), Some(etag.as_bytes()), true),
-            weak,
-            "weak {list} {etag}"
-        );
+        assert_eq!(matches(list.as_bytes(), Some(etag.as_bytes()), false), strong, "strong {list} {etag}");
+        assert_eq!(matches(list.as_bytes(), Some(etag.as_bytes()), true), weak, "weak {list} {etag}");
     }
 
     #[test]

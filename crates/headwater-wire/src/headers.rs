@@ -42,19 +42,13 @@ impl HeaderList {
     /// An empty list that has allocated nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            buf: Vec::new(),
-            lines: Vec::new(),
-        }
+        Self { buf: Vec::new(), lines: Vec::new() }
     }
 
     /// An empty list with room for `bytes` bytes of names and values and for `lines` lines.
     #[must_use]
     pub fn with_capacity(bytes: usize, lines: usize) -> Self {
-        Self {
-            buf: Vec::with_capacity(bytes),
-            lines: Vec::with_capacity(lines),
-        }
+        Self { buf: Vec::with_capacity(bytes), lines: Vec::with_capacity(lines) }
     }
 
     /// Takes over the bytes of a parsed head and its lines. The spans of `lines` point into `buf`.
@@ -85,8 +79,7 @@ impl HeaderList {
             KnownHeader::Other => {
                 let before = self.lines.len();
                 let buf = &self.buf;
-                self.lines
-                    .retain(|line| !line.is_called(buf, KnownHeader::Other, name));
+                self.lines.retain(|line| !line.is_called(buf, KnownHeader::Other, name));
                 before - self.lines.len()
             }
             known => self.remove_known(known),
@@ -106,8 +99,7 @@ impl HeaderList {
     /// Keeps the lines for which `keep(name, value, known)` says so.
     pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8], KnownHeader) -> bool) {
         let buf = &self.buf;
-        self.lines
-            .retain(|line| keep(line.name.get(buf), line.value.get(buf), line.known));
+        self.lines.retain(|line| keep(line.name.get(buf), line.value.get(buf), line.known));
     }
 
     /// The value of the first line called `name` (ASCII case ignored).
@@ -126,19 +118,13 @@ impl HeaderList {
     pub fn get_all<'a>(&'a self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
         let known = KnownHeader::lookup(name);
         let matches = move |line: &&Line| line.is_called(&self.buf, known, name);
-        self.lines
-            .iter()
-            .filter(matches)
-            .map(|line| line.value.get(&self.buf))
+        self.lines.iter().filter(matches).map(|line| line.value.get(&self.buf))
     }
 
     /// The values of all lines with this known name, in order. `Other` gives none.
     pub fn get_all_known(&self, known: KnownHeader) -> impl Iterator<Item = &[u8]> + '_ {
         let matches = move |line: &&Line| line.known == known && known != KnownHeader::Other;
-        self.lines
-            .iter()
-            .filter(matches)
-            .map(|line| line.value.get(&self.buf))
+        self.lines.iter().filter(matches).map(|line| line.value.get(&self.buf))
     }
 
     /// How many lines have this known name.
@@ -155,11 +141,7 @@ impl HeaderList {
     /// The view of one line record of this list.
     #[must_use]
     pub fn line(&self, line: &Line) -> HeaderRef<'_> {
-        HeaderRef {
-            name: line.name.get(&self.buf),
-            value: line.value.get(&self.buf),
-            known: line.known,
-        }
+        HeaderRef { name: line.name.get(&self.buf), value: line.value.get(&self.buf), known: line.known }
     }
 
     /// The number of lines.
@@ -214,8 +196,7 @@ impl HeaderList {
 impl Line {
     /// Whether this line is called `name`, whose identity is `known`.
     fn is_called(&self, buf: &[u8], known: KnownHeader, name: &[u8]) -> bool {
-        self.known == known
-            && (known != KnownHeader::Other || self.name.get(buf).eq_ignore_ascii_case(name))
+        self.known == known && (known != KnownHeader::Other || self.name.get(buf).eq_ignore_ascii_case(name))
     }
 }
 

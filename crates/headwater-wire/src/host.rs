@@ -26,11 +26,7 @@ impl std::error::Error for HostError {}
 /// up to 65535.
 pub fn validate(text: &[u8]) -> Result<(Cow<'_, [u8]>, Option<u16>), HostError> {
     let (host, port) = split(text)?;
-    let allowed = if host.first() == Some(&b'[') {
-        is_literal
-    } else {
-        is_name
-    };
+    let allowed = if host.first() == Some(&b'[') { is_literal } else { is_name };
     if !allowed(host) || host.windows(2).any(|pair| pair == b"..") {
         return Err(HostError);
     }
@@ -54,10 +50,7 @@ pub fn validate(text: &[u8]) -> Result<(Cow<'_, [u8]>, Option<u16>), HostError> 
 pub(crate) fn is_host_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%')
-        || matches!(
-            byte,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-        )
+        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
 }
 
 /// Whether `byte` may stand between the brackets of a literal.
@@ -92,13 +85,8 @@ fn split(text: &[u8]) -> Result<(&[u8], Option<&[u8]>), HostError> {
 
 fn parse_port(digits: &[u8]) -> Result<u16, HostError> {
     digits.iter().try_fold(0u16, |port, &byte| {
-        let digit = byte
-            .is_ascii_digit()
-            .then(|| u16::from(byte - b'0'))
-            .ok_or(HostError)?;
-        port.checked_mul(10)
-            .and_then(|port| port.checked_add(digit))
-            .ok_or(HostError)
+        let digit = byte.is_ascii_digit().then(|| u16::from(byte - b'0')).ok_or(HostError)?;
+        port.checked_mul(10).and_then(|port| port.checked_add(digit)).ok_or(HostError)
     })
 }
 
@@ -108,9 +96,7 @@ mod tests {
 
     fn check(text: &str, expect: Option<(&str, Option<u16>)>) {
         let got = validate(text.as_bytes()).ok();
-        let got = got
-            .as_ref()
-            .map(|(host, port)| (std::str::from_utf8(host).unwrap(), *port));
+        let got = got.as_ref().map(|(host, port)| (std::str::from_utf8(host).unwrap(), *port));
         assert_eq!(got, expect, "{text}");
     }
 
@@ -128,9 +114,8 @@ mod tests {
     #[test]
     fn validate_bad_hosts_fails() {
         for text in [
-            "", ".", ":80", "a..b", "a/b", "a b", "user@h", "h:65536", "h:8a", "h:-1", "[::1",
-            "::1", "[::1]x", "a\0", "a\x7f", "\u{e9}", "[a/b]", "h:80:80", "a[b]", "..", "h?x",
-            "h#x", "a\\b",
+            "", ".", ":80", "a..b", "a/b", "a b", "user@h", "h:65536", "h:8a", "h:-1", "[::1", "::1",
+            "[::1]x", "a\0", "a\x7f", "\u{e9}", "[a/b]", "h:80:80", "a[b]", "..", "h?x", "h#x", "a\\b",
         ] {
             check(text, None);
         }
@@ -138,9 +123,6 @@ mod tests {
 
     #[test]
     fn validate_lower_case_host_borrows() {
-        assert!(matches!(
-            validate(b"a.b:1"),
-            Ok((Cow::Borrowed(b"a.b"), Some(1)))
-        ));
+        assert!(matches!(validate(b"a.b:1"), Ok((Cow::Borrowed(b"a.b"), Some(1)))));
     }
 }

@@ -145,26 +145,14 @@ mod tests {
         for &known in KnownHeader::ALL {
             let name = known.canonical();
             assert_eq!(KnownHeader::lookup(name.as_bytes()), known);
-            assert_eq!(
-                KnownHeader::lookup(name.to_ascii_uppercase().as_bytes()),
-                known
-            );
-            assert_eq!(
-                KnownHeader::lookup(name.to_ascii_lowercase().as_bytes()),
-                known
-            );
+            assert_eq!(KnownHeader::lookup(name.to_ascii_uppercase().as_bytes()), known);
+            assert_eq!(KnownHeader::lookup(name.to_ascii_lowercase().as_bytes()), known);
         }
     }
 
     #[test]
     fn lookup_of_other_names_gives_other() {
-        for name in [
-            "",
-            "X",
-            "Hosts",
-            "Content_Length",
-            "X-A-Very-Long-Name-That-Nobody-Knows",
-        ] {
+        for name in ["", "X", "Hosts", "Content_Length", "X-A-Very-Long-Name-That-Nobody-Knows"] {
             assert_eq!(KnownHeader::lookup(name.as_bytes()), KnownHeader::Other);
         }
     }

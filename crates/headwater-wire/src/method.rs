@@ -84,15 +84,7 @@ mod tests {
 
     #[test]
     fn parse_knows_its_own_names_and_no_lower_case() {
-        for name in [
-            "GET",
-            "HEAD",
-            "PROPPATCH",
-            "UNLOCK",
-            "CONNECT",
-            "MKCOL",
-            "TRACE",
-        ] {
+        for name in ["GET", "HEAD", "PROPPATCH", "UNLOCK", "CONNECT", "MKCOL", "TRACE"] {
             assert_eq!(Method::parse(name.as_bytes()).as_str(), name);
             assert_eq!(Method::parse(name.to_lowercase().as_bytes()), Method::Other);
         }

@@ -34,10 +34,7 @@ impl Endpoint {
     }
 
     fn of(address: IpAddr, port: u16) -> Self {
-        Self {
-            address: address.to_string().into_bytes(),
-            port,
-        }
+        Self { address: address.to_string().into_bytes(), port }
     }
 }
 
@@ -118,20 +115,11 @@ fn parse_v1(buf: &[u8]) -> Result<ProxyProgress, ProxyError> {
             Err(ProxyError::TooLarge)
         };
     };
-    let line = visible
-        .get(..lf)
-        .and_then(|line| line.strip_suffix(b"\r"))
-        .ok_or(ProxyError::Broken)?;
+    let line = visible.get(..lf).and_then(|line| line.strip_suffix(b"\r")).ok_or(ProxyError::Broken)?;
     let text = line.strip_prefix(PREFIX).ok_or(ProxyError::Broken)?;
-    let header = if text.starts_with(b"UNKNOWN") {
-        None
-    } else {
-        Some(v1_header(text).ok_or(ProxyError::Broken)?)
-    };
-    Ok(ProxyProgress::Complete {
-        len: lf + 1,
-        header,
-    })
+    let header =
+        if text.starts_with(b"UNKNOWN") { None } else { Some(v1_header(text).ok_or(ProxyError::Broken)?) };
+    Ok(ProxyProgress::Complete { len: lf + 1, header })
 }
 
 fn v1_header(text: &[u8]) -> Option<ProxyHeader> {
@@ -141,19 +129,9 @@ fn v1_header(text: &[u8]) -> Option<ProxyHeader> {
     }
     let source = v1_address(parts.next()?)?;
     let destination = v1_address(parts.next()?)?;
-    let source = Endpoint {
-        address: source,
-        port: port(parts.next()?)?,
-    };
-    let destination = Endpoint {
-        address: destination,
-        port: port(parts.next()?)?,
-    };
-    parts.next().is_none().then(|| ProxyHeader {
-        source,
-        destination,
-        tlvs: Vec::new(),
-    })
+    let source = Endpoint { address: source, port: port(parts.next()?)? };
+    let destination = Endpoint { address: destination, port: port(parts.next()?)? };
+    parts.next().is_none().then(|| ProxyHeader { source, destination, tlvs: Vec::new() })
 }
 
 fn v1_address(text: &[u8]) -> Option<Vec<u8>> {
@@ -212,9 +190,7 @@ fn ip(octets: &[u8]) -> Option<IpAddr> {
     if let Ok(octets) = <[u8; 4]>::try_from(octets) {
         return Some(Ipv4Addr::from(octets).into());
     }
-    <[u8; 16]>::try_from(octets)
-        .ok()
-        .map(|octets| Ipv6Addr::from(octets).into())
+    <[u8; 16]>::try_from(octets).ok().map(|octets| Ipv6Addr::from(octets).into())
 }
 
 impl ProxyHeader {
@@ -239,34 +215,23 @@ impl ProxyHeader {
         if inner == b"verify" {
             return Some(u32::from_be_bytes(*verify).to_string().into_bytes());
         }
-        let names: [(&[u8], u8); 5] = [
-            (b"version", 0x21),
-            (b"cn", 0x22),
-            (b"cipher", 0x23),
-            (b"sig_alg", 0x24),
-            (b"key_alg", 0x25),
-        ];
+        let names: [(&[u8], u8); 5] =
+            [(b"version", 0x21), (b"cn", 0x22), (b"cipher", 0x23), (b"sig_alg", 0x24), (b"key_alg", 0x25)];
         find_tlv(tlvs, tlv_type(inner, &names)?).map(<[u8]>::to_vec)
     }
 }
 
 fn tlv_type(name: &[u8], names: &[(&[u8], u8)]) -> Option<u8> {
     if let Some(digits) = name.strip_prefix(b"0x") {
-        let digits = std::str::from_utf8(digits)
-            .ok()
-            .filter(|digits| !digits.starts_with('+'))?;
+        let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
         return u8::from_str_radix(digits, 16).ok();
     }
-    names
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|&(_, number)| number)
+    names.iter().find(|(known, _)| *known == name).map(|&(_, number)| number)
 }
 
 fn find_tlv(mut tlvs: &[u8], wanted: u8) -> Option<&[u8]> {
     while let [number, high, low, rest @ ..] = tlvs {
-        let (value, rest) =
-            rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?;
+        let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?;
         if *number == wanted {
             return Some(value);
         }

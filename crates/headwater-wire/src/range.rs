@@ -105,11 +105,7 @@ mod tests {
     }
 
     fn check(value: &str, length: u64, expect: RangeOutcome) {
-        assert_eq!(
-            parse(value.as_bytes(), length, usize::MAX),
-            expect,
-            "{value} of {length}"
-        );
+        assert_eq!(parse(value.as_bytes(), length, usize::MAX), expect, "{value} of {length}");
     }
 
     #[test]

@@ -19,10 +19,7 @@ impl Span {
     /// 4 GiB are clamped, which makes the span point outside of any head (heads are limited to far less).
     #[must_use]
     pub fn between(start: usize, end: usize) -> Self {
-        Self {
-            start: clamp(start),
-            len: clamp(end.saturating_sub(start)),
-        }
+        Self { start: clamp(start), len: clamp(end.saturating_sub(start)) }
     }
 
     /// The bytes of this span in `buf`; empty when the span does not lie inside `buf`.
@@ -62,14 +59,7 @@ mod tests {
     #[test]
     fn span_outside_buffer_is_empty() {
         assert_eq!(Span { start: 2, len: 5 }.get(b"abc"), b"");
-        assert_eq!(
-            Span {
-                start: u32::MAX,
-                len: u32::MAX
-            }
-            .get(b"abc"),
-            b""
-        );
+        assert_eq!(Span { start: u32::MAX, len: u32::MAX }.get(b"abc"), b"");
         assert_eq!(Span::between(1, 3).get(b"abc"), b"bc");
         assert_eq!(Span::between(3, 1).len, 0);
     }

@@ -42,9 +42,7 @@ pub fn is_simple(raw: &[u8]) -> bool {
     if raw.first() != Some(&b'/') || memchr(b'#', raw).is_some() {
         return false;
     }
-    let path = memchr(b'?', raw)
-        .and_then(|at| raw.get(..at))
-        .unwrap_or(raw);
+    let path = memchr(b'?', raw).and_then(|at| raw.get(..at)).unwrap_or(raw);
     let mut behind_slash = false;
     for &byte in path {
         if byte == b'%' || (behind_slash && (byte == b'/' || byte == b'.')) {
@@ -100,10 +98,7 @@ pub fn normalize(raw: &[u8], merge_slashes: bool) -> Result<Normalized, BadUri> 
         end_segment(&mut path, start, false)?;
     }
     // a segment that begins with ".." has an extension only behind a third dot
-    let dots = segment.filter(|&start| {
-        path.get(start..)
-            .is_some_and(|last| last.starts_with(b".."))
-    });
+    let dots = segment.filter(|&start| path.get(start..).is_some_and(|last| last.starts_with(b"..")));
     let exten = exten(&path).filter(|exten| dots.is_none_or(|start| exten.start > start + 3));
     Ok(Normalized { path, args, exten })
 }
@@ -118,10 +113,7 @@ fn end_segment(path: &mut Vec<u8>, start: usize, merge_slashes: bool) -> Result<
             Ok(true)
         }
         b".." => {
-            let before = start
-                .checked_sub(1)
-                .and_then(|slash| path.get(..slash))
-                .unwrap_or_default();
+            let before = start.checked_sub(1).and_then(|slash| path.get(..slash)).unwrap_or_default();
             let parent = memrchr(b'/', before).ok_or(BadUri)?;
             path.truncate(parent + 1);
             Ok(true)
@@ -161,18 +153,14 @@ fn decode_byte(text: &[u8]) -> Result<Option<(u8, &[u8])>, BadUri> {
 }
 
 fn hex(byte: u8) -> Option<u8> {
-    char::from(byte)
-        .to_digit(16)
-        .and_then(|digit| u8::try_from(digit).ok())
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// The extension of a normalised path: what stands behind the last dot of its last segment, unless that dot begins
 /// the segment. A range of `path`, possibly empty.
 #[must_use]
 pub fn exten(path: &[u8]) -> Option<Range<usize>> {
-    let at = path
-        .iter()
-        .rposition(|&byte| byte == b'.' || byte == b'/')?;
+    let at = path.iter().rposition(|&byte| byte == b'.' || byte == b'/')?;
     let before = at.checked_sub(1).and_then(|before| path.get(before));
     if path.get(at) != Some(&b'.') || before.is_none_or(|&byte| byte == b'/') {
         return None;
@@ -202,27 +190,18 @@ pub fn parse_unsafe_uri(uri: &[u8]) -> Result<UnsafeUri<'_>, BadUri> {
         return Err(BadUri);
     }
     if memchr(b'%', raw).is_none() {
-        return Ok(UnsafeUri {
-            path: Cow::Borrowed(raw),
-            args,
-        });
+        return Ok(UnsafeUri { path: Cow::Borrowed(raw), args });
     }
     let mut path = Vec::with_capacity(raw.len());
     unescape(raw, Unescape::All, &mut path);
     if path.is_empty() || !is_safe(&path) {
         return Err(BadUri);
     }
-    Ok(UnsafeUri {
-        path: Cow::Owned(path),
-        args,
-    })
+    Ok(UnsafeUri { path: Cow::Owned(path), args })
 }
 
 fn is_safe(path: &[u8]) -> bool {
-    memchr(0, path).is_none()
-        && path
-            .split(|&byte| byte == b'/')
-            .all(|segment| segment != b"..")
+    memchr(0, path).is_none() && path.split(|&byte| byte == b'/').all(|segment| segment != b"..")
 }
 
 #[cfg(test)]
@@ -235,25 +214,17 @@ mod tests {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let got = got.map(|uri| {
             let args = uri.args.clone().map(|range| text(&raw.as_bytes()[range]));
-            (
-                text(&uri.path),
-                args,
-                uri.exten.clone().map(|range| text(&uri.path[range])),
-            )
+            (text(&uri.path), args, uri.exten.clone().map(|range| text(&uri.path[range])))
         });
-        let expect = expect
-            .map(|(path, args, exten)| (path.into(), args.map(Into::into), exten.map(Into::into)));
+        let expect =
+            expect.map(|(path, args, exten)| (path.into(), args.map(Into::into), exten.map(Into::into)));
         assert_eq!(got, expect, "{raw}");
     }
 
     #[test]
     fn normalize_resolves_and_decodes() {
         check("/", true, Some(("/", None, None)));
-        check(
-            "/a/./b/../c.html?x=%20#f",
-            true,
-            Some(("/a/c.html", Some("x=%20"), Some("html"))),
-        );
+        check("/a/./b/../c.html?x=%20#f", true, Some(("/a/c.html", Some("x=%20"), Some("html"))));
         check("/a//b///c", true, Some(("/a/b/c", None, None)));
         check("/a//b///c", false, Some(("/a//b///c", None, None)));
         check("/a//../b", false, Some(("/a/b", None, None)));
@@ -306,14 +277,9 @@ mod tests {
 
     #[test]
     fn check_target_refuses_controls_and_other_forms() {
-        for (raw, good) in [
-            ("/", true),
-            ("/\u{e9}?a#b", true),
-            ("", false),
-            ("a", false),
-            ("/ ", false),
-            ("/\x7f", false),
-        ] {
+        for (raw, good) in
+            [("/", true), ("/\u{e9}?a#b", true), ("", false), ("a", false), ("/ ", false), ("/\x7f", false)]
+        {
             assert_eq!(check_target(raw.as_bytes()).is_ok(), good, "{raw}");
         }
     }
@@ -323,9 +289,7 @@ mod tests {
         for raw in ["/", "/a/b.c", "/a?x=%20&y=//..", "/a+b", "/a."] {
             assert!(is_simple(raw.as_bytes()), "{raw}");
         }
-        for raw in [
-            "", "a", "/a//b", "/./a", "/.a", "/%41", "/a#b", "/a?b#c", "?a",
-        ] {
+        for raw in ["", "a", "/a//b", "/./a", "/.a", "/%41", "/a#b", "/a?b#c", "?a"] {
             assert!(!is_simple(raw.as_bytes()), "{raw}");
         }
     }
@@ -334,13 +298,10 @@ mod tests {
     fn parse_unsafe_uri_decodes_or_refuses() {
         let uri = parse_unsafe_uri(b"/a%20b/c?d=%20").unwrap();
         assert_eq!((&*uri.path, uri.args), (&b"/a b/c"[..], Some(9..14)));
-        assert!(matches!(
-            parse_unsafe_uri(b"/a/..b").unwrap().path,
-            Cow::Borrowed(b"/a/..b")
-        ));
+        assert!(matches!(parse_unsafe_uri(b"/a/..b").unwrap().path, Cow::Borrowed(b"/a/..b")));
         for raw in [
-            "", "?a", "..", "../a", "/../a", "/a/..", "/a/../b", "/%2e%2e/", "%2e%2e", "/a%00",
-            "/a\0b", "/a%2f..", "/a/..?b",
+            "", "?a", "..", "../a", "/../a", "/a/..", "/a/../b", "/%2e%2e/", "%2e%2e", "/a%00", "/a\0b",
+            "/a%2f..", "/a/..?b",
         ] {
             assert_eq!(parse_unsafe_uri(raw.as_bytes()), Err(BadUri), "{raw}");
         }

@@ -77,7 +77,8 @@ impl Master {
     /// Everything that can fail before the process goes to the background; failures are logged.
     fn prepare(setup: Setup) -> Option<Master> {
         let mut journal = Journal::start(setup.early_error_log().as_deref());
-        let loaded = setup.load(LogFiles::default(), 1);
+        let mut loaded = setup.load(LogFiles::default(), 1);
+        let log_files = Setup::log_files(&mut loaded);
         for warning in &loaded.warnings {
             journal.diagnostic(warning, &loaded.files);
         }
@@ -99,7 +100,7 @@ impl Master {
             setup,
             journal,
             conf,
-            log_files: loaded.log_files,
+            log_files,
             sockets,
             identity,
             workers: Workers::new(),

@@ -9,6 +9,7 @@ use headwater_io::process;
 
 use crate::identity::{Identity, apply_limits};
 use crate::master::{Master, worker_count};
+use crate::setup::Setup;
 
 impl Master {
     /// Loads the configuration again and goes on with it.
@@ -22,7 +23,8 @@ impl Master {
 
     /// Everything of a reload that can fail; failures are logged.
     fn try_reload(&mut self) -> Option<()> {
-        let loaded = self.setup.load(self.log_files.clone(), self.conf.number.saturating_add(1));
+        let mut loaded = self.setup.load(self.log_files.clone(), self.conf.number.saturating_add(1));
+        let log_files = Setup::log_files(&mut loaded);
         for warning in &loaded.warnings {
             self.journal.diagnostic(warning, &loaded.files);
         }
@@ -48,7 +50,7 @@ impl Master {
         self.sockets = sockets;
         self.conf = conf;
         self.identity = identity;
-        self.log_files = loaded.log_files;
+        self.log_files = log_files;
         self.log_files.retain_used();
         Some(())
     }

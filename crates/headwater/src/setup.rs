@@ -71,6 +71,12 @@ impl Setup {
         })
     }
 
+    /// The log files that a load opened, for the next load and for USR1.
+    pub(crate) fn log_files(_loaded: &mut Loaded) -> LogFiles {
+        // A load does not hand them out yet.
+        LogFiles::default()
+    }
+
     /// A path of the main block, relative to the prefix.
     pub(crate) fn path(&self, text: &[u8]) -> PathBuf {
         use std::os::unix::ffi::OsStrExt as _;

@@ -9,14 +9,9 @@ use headwater_io::{Acceptor, Addr, ConnectOptions, ListenOptions, Stream, bind};
 
 /// Runs a future as a worker would, for at most ten seconds.
 pub(crate) fn run<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let limited = async { tokio::time::timeout(Duration::from_secs(10), future).await };
-    tokio::task::LocalSet::new()
-        .block_on(&runtime, limited)
-        .expect("test takes too long")
+    tokio::task::LocalSet::new().block_on(&runtime, limited).expect("test takes too long")
 }
 
 pub(crate) fn any_port() -> Addr {
@@ -35,9 +30,7 @@ pub(crate) fn scratch_dir(name: &str) -> PathBuf {
 pub(crate) async fn pair_on(addr: Addr) -> (Stream, Stream) {
     let socket = bind(&ListenOptions::new(addr)).unwrap();
     let acceptor = Acceptor::new(&socket).unwrap();
-    let client = Stream::connect(socket.addr(), &ConnectOptions::default())
-        .await
-        .unwrap();
+    let client = Stream::connect(socket.addr(), &ConnectOptions::default()).await.unwrap();
     let (server, _) = acceptor.accept().await.unwrap();
     (client, server)
 }
@@ -48,9 +41,7 @@ pub(crate) async fn pair() -> (Stream, Stream) {
 
 pub(crate) async fn read(stream: &mut Stream, size: usize) -> Vec<u8> {
     let mut buffer = vec![0; size];
-    let count = poll_fn(|cx| stream.poll_read(cx, &mut buffer))
-        .await
-        .unwrap();
+    let count = poll_fn(|cx| stream.poll_read(cx, &mut buffer)).await.unwrap();
     buffer.truncate(count);
     buffer
 }

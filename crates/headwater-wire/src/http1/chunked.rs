@@ -93,10 +93,7 @@ impl ChunkedDecoder {
     /// A decoder that keeps the trailers, at most `limit` bytes of them.
     #[must_use]
     pub fn with_trailers(limit: usize) -> Self {
-        Self {
-            limit,
-            ..Self::default()
-        }
+        Self { limit, ..Self::default() }
     }
 
     /// Reads framing up to the next body bytes, the end of the body, or the end of `input`. Call again with the
@@ -122,11 +119,7 @@ impl ChunkedDecoder {
         if let State::Failed(error) = self.state {
             return Err(error);
         }
-        Ok(Step {
-            consumed: pos,
-            data: None,
-            done: self.state == State::Done,
-        })
+        Ok(Step { consumed: pos, data: None, done: self.state == State::Done })
     }
 
     /// The trailers, whole once the decoder is done; none unless they are kept.
@@ -168,18 +161,12 @@ impl ChunkedDecoder {
 
     fn data(&mut self, pos: usize, end: usize) -> Step {
         let available = end.saturating_sub(pos);
-        let take = usize::try_from(self.size)
-            .unwrap_or(usize::MAX)
-            .min(available);
+        let take = usize::try_from(self.size).unwrap_or(usize::MAX).min(available);
         self.size = self.size.saturating_sub(take as u64);
         if self.size == 0 {
             self.state = State::DataCr;
         }
-        Step {
-            consumed: pos + take,
-            data: Some(pos..pos + take),
-            done: false,
-        }
+        Step { consumed: pos + take, data: Some(pos..pos + take), done: false }
     }
 
     fn framing(&mut self, byte: u8) -> Result<(), ChunkedError> {
@@ -233,18 +220,14 @@ impl ChunkedDecoder {
             return Ok(());
         }
         self.raw.push(b'\n');
-        let rules = Rules {
-            underscores: true,
-            skip_status_lines: false,
-        };
+        let rules = Rules { underscores: true, skip_status_lines: false };
         let mut parser = HeaderLineParser::default();
         let event = parser.feed(&self.raw, &mut 0, rules);
         if event != Ok(Event::Line) || parser.invalid {
             return Err(ChunkedError::InvalidTrailer);
         }
         let line = parser.line(&self.raw);
-        self.trailers
-            .push(line.name.get(&self.raw), line.value.get(&self.raw));
+        self.trailers.push(line.name.get(&self.raw), line.value.get(&self.raw));
         self.raw.clear();
         Ok(())
     }
@@ -257,9 +240,7 @@ fn hex_digit(byte: u8) -> Option<u64> {
 /// `size` with one more hexadecimal digit; `None` if the body could not be counted in an `i64` any more.
 fn add_digit(size: u64, digit: u64) -> Option<u64> {
     const MAX: u64 = i64::MAX as u64 - TAIL;
-    size.checked_mul(16)?
-        .checked_add(digit)
-        .filter(|&size| size <= MAX)
+    size.checked_mul(16)?.checked_add(digit).filter(|&size| size <= MAX)
 }
 
 /// Appends the line that begins a chunk of `len` bytes. The data follow, then CRLF. `len` must not be 0: that would

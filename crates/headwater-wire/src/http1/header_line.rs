@@ -94,16 +94,8 @@ impl HeaderLineParser {
     /// The line just found; `known` is left to the caller's lookup so that dropped lines cost none.
     pub(super) fn line(&self, buf: &[u8]) -> Line {
         let name = Span::between(self.start, self.name_end);
-        let known = if self.invalid {
-            KnownHeader::Other
-        } else {
-            KnownHeader::lookup(name.get(buf))
-        };
-        Line {
-            name,
-            value: Span::between(self.value_start, self.value_end),
-            known,
-        }
+        let known = if self.invalid { KnownHeader::Other } else { KnownHeader::lookup(name.get(buf)) };
+        Line { name, value: Span::between(self.value_start, self.value_end), known }
     }
 
     /// The line just found without its line end, as it is logged: name, colon, value.
@@ -113,12 +105,7 @@ impl HeaderLineParser {
 
     /// Goes on at `*pos` until a line ends or `buf` does; moves `*pos` behind what was read (onto the offending
     /// byte for an error).
-    pub(super) fn feed(
-        &mut self,
-        buf: &[u8],
-        pos: &mut usize,
-        rules: Rules,
-    ) -> Result<Event, InvalidLine> {
+    pub(super) fn feed(&mut self, buf: &[u8], pos: &mut usize, rules: Rules) -> Result<Event, InvalidLine> {
         while let Some(&byte) = buf.get(*pos) {
             match self.state {
                 State::Start => {

@@ -10,8 +10,6 @@ mod request_line;
 pub mod response;
 pub mod semantics;
 
-pub use request::{
-    HeadError, HeadLimits, HeadOptions, Progress, RequestLine, RequestParser, Version,
-};
+pub use request::{HeadError, HeadLimits, HeadOptions, Progress, RequestLine, RequestParser, Version};
 pub use response::{ResponseError, ResponseParser, StatusLine};
 pub use semantics::{BodyFraming, RequestSemantics, ResponseFraming, SemanticsError, ValidHost};

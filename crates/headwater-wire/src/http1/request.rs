@@ -26,12 +26,7 @@ pub struct HeadLimits {
 impl Default for HeadLimits {
     /// nginx's defaults: 1k, 4 × 8k, 1000 lines.
     fn default() -> Self {
-        Self {
-            first_buffer: 1024,
-            line: 8192,
-            buffers: 4,
-            max_headers: 1000,
-        }
+        Self { first_buffer: 1024, line: 8192, buffers: 4, max_headers: 1000 }
     }
 }
 
@@ -46,10 +41,7 @@ pub struct HeadOptions {
 
 impl Default for HeadOptions {
     fn default() -> Self {
-        Self {
-            underscores: false,
-            ignore_invalid: true,
-        }
+        Self { underscores: false, ignore_invalid: true }
     }
 }
 
@@ -281,11 +273,7 @@ impl RequestParser {
     /// was read of it.
     #[must_use]
     pub fn offending(&self) -> Span {
-        let start = if self.in_headers {
-            self.header.start
-        } else {
-            self.request.start
-        };
+        let start = if self.in_headers { self.header.start } else { self.request.start };
         Span::between(start, self.pos)
     }
 
@@ -326,16 +314,8 @@ impl RequestParser {
     }
 
     /// Reads header lines; true behind the empty line that ends the head.
-    fn headers(
-        &mut self,
-        buf: &[u8],
-        limits: &HeadLimits,
-        options: &HeadOptions,
-    ) -> Result<bool, HeadError> {
-        let rules = Rules {
-            underscores: options.underscores,
-            skip_status_lines: false,
-        };
+    fn headers(&mut self, buf: &[u8], limits: &HeadLimits, options: &HeadOptions) -> Result<bool, HeadError> {
+        let rules = Rules { underscores: options.underscores, skip_status_lines: false };
         loop {
             self.in_headers |= self.pos < buf.len();
             match self.header.feed(buf, &mut self.pos, rules) {
@@ -365,15 +345,8 @@ impl RequestParser {
         if request_line && self.request.before_start() {
             // nginx empties its buffer; the caller keeps the bytes, so there is an end to it here
             self.window = self.pos.saturating_add(limits.first_buffer.max(1));
-            let all = limits
-                .line
-                .saturating_mul(limits.buffers)
-                .saturating_add(limits.first_buffer);
-            return if self.pos > all {
-                Err(HeadError::RequestTooLarge)
-            } else {
-                Ok(())
-            };
+            let all = limits.line.saturating_mul(limits.buffers).saturating_add(limits.first_buffer);
+            return if self.pos > all { Err(HeadError::RequestTooLarge) } else { Ok(()) };
         }
         let refused = match (request_line, self.in_headers) {
             (true, _) => HeadError::UriTooLong,

@@ -93,17 +93,9 @@ impl RequestLineParser {
     pub(super) fn feed(&mut self, buf: &[u8], pos: &mut usize) -> Result<bool, HeadError> {
         while let Some(&byte) = buf.get(*pos) {
             match self.state {
-                State::Start | State::Method | State::BeforeTarget => {
-                    self.method(buf, byte, *pos)?
-                }
-                State::Scheme | State::SchemeSlash | State::SchemeSlashSlash => {
-                    self.scheme(byte, *pos)?
-                }
-                State::HostStart
-                | State::Host
-                | State::HostLiteral
-                | State::HostEnd
-                | State::Port => {
+                State::Start | State::Method | State::BeforeTarget => self.method(buf, byte, *pos)?,
+                State::Scheme | State::SchemeSlash | State::SchemeSlashSlash => self.scheme(byte, *pos)?,
+                State::HostStart | State::Host | State::HostLiteral | State::HostEnd | State::Port => {
                     self.authority(byte, *pos)?;
                 }
                 State::Path | State::Rest => {
@@ -161,9 +153,7 @@ impl RequestLineParser {
 
     fn scheme(&mut self, byte: u8, pos: usize) -> Result<(), HeadError> {
         self.state = match (self.state, byte) {
-            (State::Scheme, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'+' | b'-' | b'.') => {
-                State::Scheme
-            }
+            (State::Scheme, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'+' | b'-' | b'.') => State::Scheme,
             (State::Scheme, b':') => {
                 self.line.schema = Some(Span::between(self.mark, pos));
                 State::SchemeSlash
@@ -230,10 +220,8 @@ impl RequestLineParser {
             }
             // no path at all: the target is the first slash of "://", as nginx has it
             (b' ', Some(schema)) => {
-                self.line.target = Span {
-                    start: schema.start.saturating_add(schema.len).saturating_add(1),
-                    len: 1,
-                };
+                self.line.target =
+                    Span { start: schema.start.saturating_add(schema.len).saturating_add(1), len: 1 };
                 self.line.path = self.line.target;
                 self.state = State::AfterTarget;
             }
@@ -254,11 +242,7 @@ impl RequestLineParser {
         match byte {
             b' ' | b'\r' | b'\n' => {
                 self.line.target = Span::between(self.target_start, pos);
-                self.state = if byte == b' ' {
-                    State::AfterTarget
-                } else {
-                    State::LineEnd
-                };
+                self.state = if byte == b' ' { State::AfterTarget } else { State::LineEnd };
                 self.cr = (byte == b'\r').then_some(pos);
                 return Ok(byte == b'\n');
             }
@@ -284,10 +268,7 @@ impl RequestLineParser {
     fn version(&mut self, byte: u8, pos: usize) -> Result<bool, HeadError> {
         const PROTOCOL: &[u8; 5] = b"HTTP/";
         let digit = byte.is_ascii_digit().then(|| u16::from(byte - b'0'));
-        let ends = matches!(
-            self.state,
-            State::AfterTarget | State::Minor | State::AfterVersion
-        );
+        let ends = matches!(self.state, State::AfterTarget | State::Minor | State::AfterVersion);
         self.state = match (self.state, byte, digit) {
             (State::LineEnd, b'\n', _) => return Ok(true),
             (_, b'\n', _) if ends => return Ok(true),
@@ -300,12 +281,10 @@ impl RequestLineParser {
                 self.line.protocol = Span::between(pos, pos);
                 State::Protocol(1)
             }
-            (State::Protocol(seen), _, _) if PROTOCOL.get(usize::from(seen)) == Some(&byte) => {
-                match seen {
-                    4 => State::MajorFirst,
-                    _ => State::Protocol(seen + 1),
-                }
-            }
+            (State::Protocol(seen), _, _) if PROTOCOL.get(usize::from(seen)) == Some(&byte) => match seen {
+                4 => State::MajorFirst,
+                _ => State::Protocol(seen + 1),
+            },
             // 1 is the only major version that passes, so "HTTP/10" fails at its second digit
             (State::MajorFirst, b'1', _) => State::Major,
             (State::MajorFirst, b'2'..=b'9', _) | (State::Major, _, Some(_)) => {
@@ -359,9 +338,7 @@ impl RequestLineParser {
         }
         let start = self.line.target.start as usize;
         let text = self.line.target.get(buf);
-        let text = memchr(b'#', text)
-            .and_then(|at| text.get(..at))
-            .unwrap_or(text);
+        let text = memchr(b'#', text).and_then(|at| text.get(..at)).unwrap_or(text);
         let end = start + text.len();
         match memchr(b'?', text) {
             Some(at) => {
@@ -376,7 +353,5 @@ impl RequestLineParser {
 /// How many bytes from `pos` on need no look.
 fn usual_run(buf: &[u8], pos: usize) -> usize {
     let rest = buf.get(pos..).unwrap_or_default();
-    rest.iter()
-        .position(|&byte| TARGET_CLASS[byte as usize] != USUAL)
-        .unwrap_or(rest.len())
+    rest.iter().position(|&byte| TARGET_CLASS[byte as usize] != USUAL).unwrap_or(rest.len())
 }

@@ -103,19 +103,11 @@ impl ResponseParser {
             if self.state == State::Reason {
                 self.pos += reason_run(buf, self.pos);
             }
-            let byte = if self.state == State::Reason {
-                buf.get(self.pos).copied()
-            } else {
-                Some(byte)
-            };
+            let byte = if self.state == State::Reason { buf.get(self.pos).copied() } else { Some(byte) };
             let Some(byte) = byte else { break };
             if self.step(byte).is_none() {
-                self.status = StatusLine {
-                    version_minor: 9,
-                    status: 200,
-                    http09: true,
-                    ..StatusLine::default()
-                };
+                self.status =
+                    StatusLine { version_minor: 9, status: 200, http09: true, ..StatusLine::default() };
                 self.pos = 0;
                 self.state = State::Done;
                 break;
@@ -155,10 +147,7 @@ impl ResponseParser {
     }
 
     fn headers(&mut self, buf: &[u8]) -> Result<Progress, ResponseError> {
-        let rules = Rules {
-            underscores: true,
-            skip_status_lines: true,
-        };
+        let rules = Rules { underscores: true, skip_status_lines: true };
         loop {
             match self.header.feed(buf, &mut self.pos, rules) {
                 Ok(Event::More) => return Ok(Progress::Partial),
@@ -181,12 +170,10 @@ impl ResponseParser {
         let digit = byte.is_ascii_digit().then(|| u16::from(byte - b'0'));
         self.state = match (self.state, byte, digit) {
             (State::Start, b'H', _) => State::Protocol(1),
-            (State::Protocol(seen), _, _) if PROTOCOL.get(usize::from(seen)) == Some(&byte) => {
-                match seen {
-                    4 => State::MajorFirst,
-                    _ => State::Protocol(seen + 1),
-                }
-            }
+            (State::Protocol(seen), _, _) if PROTOCOL.get(usize::from(seen)) == Some(&byte) => match seen {
+                4 => State::MajorFirst,
+                _ => State::Protocol(seen + 1),
+            },
             (State::MajorFirst, b'1'..=b'9', Some(value)) => {
                 self.status.version_major = value;
                 State::Major

@@ -40,9 +40,7 @@ impl ValidHost {
     /// The host; `buffer` is [`HeaderList::buffer`] of the headers that were checked.
     #[must_use]
     pub fn get<'a>(&'a self, buffer: &'a [u8]) -> &'a [u8] {
-        self.lower
-            .as_deref()
-            .unwrap_or_else(|| self.span.get(buffer))
+        self.lower.as_deref().unwrap_or_else(|| self.span.get(buffer))
     }
 }
 
@@ -82,21 +80,11 @@ pub struct SemanticsError {
 
 impl SemanticsError {
     fn new(status: u16, message: &'static str) -> Self {
-        Self {
-            status,
-            message,
-            line: None,
-            previous: None,
-        }
+        Self { status, message, line: None, previous: None }
     }
 
     fn duplicate(status: u16, message: &'static str, line: Line, previous: Option<Line>) -> Self {
-        Self {
-            status,
-            message,
-            line: Some(line),
-            previous,
-        }
+        Self { status, message, line: Some(line), previous }
     }
 
     /// The whole error-log text: the message with the lines at fault, as nginx writes it.
@@ -136,10 +124,7 @@ impl std::error::Error for SemanticsError {}
 /// 400 for repeated singletons, a bad or missing host, a bad length, `Transfer-Encoding` with HTTP/1.0 or with
 /// `Content-Length`; 501 for a transfer coding other than chunked; 405 for TRACE.
 pub fn check(line: &RequestLine, headers: &HeaderList) -> Result<RequestSemantics, SemanticsError> {
-    let mut found = RequestSemantics {
-        keep_alive: line.version == Version::Http11,
-        ..Default::default()
-    };
+    let mut found = RequestSemantics { keep_alive: line.version == Version::Http11, ..Default::default() };
     if let Some(span) = line.host {
         let end = line.port.map_or_else(|| span.end(), |port| port.end());
         let authority = Span::between(span.start as usize, end);
@@ -155,10 +140,7 @@ pub fn check(line: &RequestLine, headers: &HeaderList) -> Result<RequestSemantic
         found.take_line(header, headers, &mut seen)?;
     }
     if seen.host.is_none() && line.version == Version::Http11 {
-        return Err(SemanticsError::new(
-            400,
-            "client sent HTTP/1.1 request without \"Host\" header",
-        ));
+        return Err(SemanticsError::new(400, "client sent HTTP/1.1 request without \"Host\" header"));
     }
     found.framing = request_framing(line.version, headers, &seen)?;
     found.expect_continue &= line.version == Version::Http11;
@@ -196,9 +178,7 @@ impl RequestSemantics {
             KnownHeader::TransferEncoding => seen.unique(1, line, headers)?,
             KnownHeader::Expect => {
                 seen.unique(2, line, headers)?;
-                self.expect_continue = headers
-                    .span(line.value)
-                    .eq_ignore_ascii_case(b"100-continue");
+                self.expect_continue = headers.span(line.value).eq_ignore_ascii_case(b"100-continue");
             }
             KnownHeader::IfModifiedSince => seen.unique(3, line, headers)?,
             KnownHeader::IfUnmodifiedSince => seen.unique(4, line, headers)?,
@@ -233,11 +213,7 @@ impl RequestSemantics {
         }
         seen.host = Some(*line);
         let mut from_header = RequestSemantics::default();
-        let target = if self.host.is_none() {
-            self
-        } else {
-            &mut from_header
-        };
+        let target = if self.host.is_none() { self } else { &mut from_header };
         target
             .take_host(line.value, headers)
             .ok_or_else(|| SemanticsError::new(400, "client sent invalid host header"))
@@ -251,13 +227,7 @@ impl RequestSemantics {
             std::borrow::Cow::Borrowed(_) => None,
             std::borrow::Cow::Owned(name) => Some(name.into_boxed_slice()),
         };
-        self.host = Some(ValidHost {
-            span: Span {
-                start: span.start,
-                len,
-            },
-            lower,
-        });
+        self.host = Some(ValidHost { span: Span { start: span.start, len }, lower });
         self.port = port;
         Some(())
     }
@@ -276,25 +246,11 @@ impl RequestSemantics {
 }
 
 impl Seen {
-    fn unique(
-        &mut self,
-        bit: u32,
-        line: &Line,
-        headers: &HeaderList,
-    ) -> Result<(), SemanticsError> {
+    fn unique(&mut self, bit: u32, line: &Line, headers: &HeaderList) -> Result<(), SemanticsError> {
         let mask = 1 << bit;
         if self.bits & mask != 0 {
-            let previous = headers
-                .lines()
-                .iter()
-                .find(|other| other.known == line.known)
-                .copied();
-            return Err(SemanticsError::duplicate(
-                400,
-                "client sent duplicate header line",
-                *line,
-                previous,
-            ));
+            let previous = headers.lines().iter().find(|other| other.known == line.known).copied();
+            return Err(SemanticsError::duplicate(400, "client sent duplicate header line", *line, previous));
         }
         self.bits |= mask;
         Ok(())
@@ -308,9 +264,10 @@ fn request_framing(
 ) -> Result<BodyFraming, SemanticsError> {
     let length = match seen.length {
         None => None,
-        Some(line) => Some(parse_length(headers.span(line.value)).ok_or_else(|| {
-            SemanticsError::new(400, "client sent invalid \"Content-Length\" header")
-        })?),
+        Some(line) => Some(
+            parse_length(headers.span(line.value))
+                .ok_or_else(|| SemanticsError::new(400, "client sent invalid \"Content-Length\" header"))?,
+        ),
     };
     let Some(coding) = seen.coding else {
         return Ok(length.map_or(BodyFraming::None, BodyFraming::Length));
@@ -325,8 +282,7 @@ fn request_framing(
         return Err(error);
     }
     if length.is_some() {
-        let message =
-            "client sent \"Content-Length\" and \"Transfer-Encoding\" headers at the same time";
+        let message = "client sent \"Content-Length\" and \"Transfer-Encoding\" headers at the same time";
         return Err(SemanticsError::new(400, message));
     }
     Ok(BodyFraming::Chunked)
@@ -341,24 +297,19 @@ pub fn parse_length(digits: &[u8]) -> Option<u64> {
     }
     digits.iter().try_fold(0u64, |value, &byte| {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        value
-            .checked_mul(10)?
-            .checked_add(digit)
-            .filter(|&value| value <= MAX)
+        value.checked_mul(10)?.checked_add(digit).filter(|&value| value <= MAX)
     })
 }
 
 /// Whether a comma-separated list holds `token` (ASCII case ignored, spaces and tabs around it allowed).
 #[must_use]
 pub fn lists_token(list: &[u8], token: &[u8]) -> bool {
-    list.split(|&byte| byte == b',')
-        .any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
+    list.split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 /// Whether `text` holds `word` anywhere (ASCII case ignored).
 fn contains_ignore_case(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len())
-        .any(|window| window.eq_ignore_ascii_case(word))
+    text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]

@@ -9,21 +9,13 @@ fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
 }
 
 fn v2_tcp4(tlvs: &[u8]) -> Vec<u8> {
-    v2(
-        0x21,
-        0x11,
-        &[&[10, 0, 0, 1, 10, 0, 0, 2, 0x30, 0x39, 0, 80], tlvs].concat(),
-    )
+    v2(0x21, 0x11, &[&[10, 0, 0, 1, 10, 0, 0, 2, 0x30, 0x39, 0, 80], tlvs].concat())
 }
 
 /// Every proper prefix is partial, the whole is complete and followed by foreign bytes.
 fn complete(bytes: &[u8]) -> Option<ProxyHeader> {
     for end in 0..bytes.len() {
-        assert_eq!(
-            parse(&bytes[..end]),
-            Ok(ProxyProgress::Partial),
-            "prefix of {end}"
-        );
+        assert_eq!(parse(&bytes[..end]), Ok(ProxyProgress::Partial), "prefix of {end}");
     }
     match parse(&[bytes, b"GET /"].concat()).unwrap() {
         ProxyProgress::Complete { len, header } => {
@@ -37,13 +29,7 @@ fn complete(bytes: &[u8]) -> Option<ProxyHeader> {
 #[test]
 fn parse_v1_gives_endpoints() {
     let header = complete(b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n").unwrap();
-    assert_eq!(
-        header.source,
-        Endpoint {
-            address: b"192.0.2.1".to_vec(),
-            port: 56324
-        }
-    );
+    assert_eq!(header.source, Endpoint { address: b"192.0.2.1".to_vec(), port: 56324 });
     assert_eq!(header.destination.ip(), Some(IpAddr::from([192, 0, 2, 2])));
     let header = complete(b"PROXY TCP6 ::1 2001:DB8::2 1 65535\r\n").unwrap();
     assert_eq!(header.destination.address, b"2001:DB8::2");
@@ -75,13 +61,7 @@ fn parse_v1_malformed_fails() {
 fn parse_v2_gives_endpoints_and_tlvs() {
     let ssl = [&[0x20, 0, 12, 7, 0, 0, 0, 2][..], &[0x22, 0, 4], b"name"].concat();
     let header = complete(&v2_tcp4(&[&[0x02, 0, 1, b'h'], &ssl[..]].concat())).unwrap();
-    assert_eq!(
-        header.source,
-        Endpoint {
-            address: b"10.0.0.1".to_vec(),
-            port: 12345
-        }
-    );
+    assert_eq!(header.source, Endpoint { address: b"10.0.0.1".to_vec(), port: 12345 });
     assert_eq!(header.tlv(b"authority"), Some(b"h".to_vec()));
     assert_eq!(header.tlv(b"0x2"), Some(b"h".to_vec()));
     assert_eq!(header.tlv(b"ssl_verify"), Some(b"2".to_vec()));
@@ -104,25 +84,15 @@ fn parse_v2_without_tcp_gives_no_header() {
 
 #[test]
 fn parse_v2_malformed_fails() {
-    assert_eq!(
-        parse(&v2(0x11, 0x11, &[0; 12])),
-        Err(ProxyError::UnknownVersion(1))
-    );
+    assert_eq!(parse(&v2(0x11, 0x11, &[0; 12])), Err(ProxyError::UnknownVersion(1)));
     assert_eq!(parse(&v2(0x21, 0x11, &[0; 11])), Err(ProxyError::Broken));
-    assert_eq!(
-        parse(&v2(0x21, 0x11, &[0; MAX_HEADER])),
-        Err(ProxyError::TooLarge)
-    );
+    assert_eq!(parse(&v2(0x21, 0x11, &[0; MAX_HEADER])), Err(ProxyError::TooLarge));
 }
 
 #[test]
 fn write_v1_is_read_back() {
     let mut out = Vec::new();
-    write_v1(
-        "1.2.3.4:5".parse().ok(),
-        "6.7.8.9:10".parse().ok(),
-        &mut out,
-    );
+    write_v1("1.2.3.4:5".parse().ok(), "6.7.8.9:10".parse().ok(), &mut out);
     assert_eq!(out, b"PROXY TCP4 1.2.3.4 6.7.8.9 5 10\r\n");
     assert_eq!(complete(&out).unwrap().destination.port, 10);
     out.clear();

@@ -28,11 +28,7 @@ fn check(input: &str, expect: Result<&str, ChunkedError>) {
         match expect {
             Ok(body) => {
                 let (got, _, done, _) = got.unwrap();
-                assert_eq!(
-                    (got.as_slice(), done),
-                    (body.as_bytes(), true),
-                    "{input:?} by {split}"
-                );
+                assert_eq!((got.as_slice(), done), (body.as_bytes(), true), "{input:?} by {split}");
             }
             Err(error) => assert_eq!(got.err(), Some(error), "{input:?} by {split}"),
         }
@@ -43,10 +39,7 @@ fn check(input: &str, expect: Result<&str, ChunkedError>) {
 fn decode_good_bodies_gives_data() {
     check("0\r\n\r\n", Ok(""));
     check("5\r\nhello\r\n0\r\n\r\n", Ok("hello"));
-    check(
-        "00005;a=\"b\"\r\nhello\r\nA \t x\r\n0123456789\r\n0;x\r\n\r\n",
-        Ok("hello0123456789"),
-    );
+    check("00005;a=\"b\"\r\nhello\r\nA \t x\r\n0123456789\r\n0;x\r\n\r\n", Ok("hello0123456789"));
     check("1\r\na\r\n0\r\nX: 1\r\nY:2\r\n\r\nGET", Ok("a"));
 }
 
@@ -80,10 +73,7 @@ fn decode_bad_framing_fails() {
 fn decode_huge_size_fails() {
     check("8000000000000000\r\n", Err(ChunkedError::SizeOverflow));
     check("7fffffffffffffff\r\n", Err(ChunkedError::SizeOverflow));
-    check(
-        "10000000000000000000005\r\nhello",
-        Err(ChunkedError::SizeOverflow),
-    );
+    check("10000000000000000000005\r\nhello", Err(ChunkedError::SizeOverflow));
     let mut decoder = ChunkedDecoder::new();
     assert!(decoder.decode(b"7ffffffffffffff0\r\n").is_ok());
     assert!(decoder.min_remaining() > 1 << 62);
@@ -105,14 +95,7 @@ fn decode_trailers_kept_up_to_limit() {
 fn decode_without_trailers_skips_any_bytes() {
     let mut decoder = ChunkedDecoder::new();
     let step = decoder.decode(b"0\r\n\x01 junk\r\n\r\nX").unwrap();
-    assert_eq!(
-        step,
-        Step {
-            consumed: 13,
-            data: None,
-            done: true
-        }
-    );
+    assert_eq!(step, Step { consumed: 13, data: None, done: true });
     assert!(decoder.trailers().is_empty());
 }
 

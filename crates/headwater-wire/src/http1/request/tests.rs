@@ -27,19 +27,9 @@ fn run(
 }
 
 fn parse(input: &str) -> Result<Option<Parsed>, HeadError> {
-    let whole = run(
-        input.as_bytes(),
-        usize::MAX >> 1,
-        &HeadLimits::default(),
-        &HeadOptions::default(),
-    );
+    let whole = run(input.as_bytes(), usize::MAX >> 1, &HeadLimits::default(), &HeadOptions::default());
     for split in [1, 2, 3, 7] {
-        let pieces = run(
-            input.as_bytes(),
-            split,
-            &HeadLimits::default(),
-            &HeadOptions::default(),
-        );
+        let pieces = run(input.as_bytes(), split, &HeadLimits::default(), &HeadOptions::default());
         assert_eq!(pieces, whole, "{input:?} by {split}");
     }
     whole
@@ -71,10 +61,7 @@ fn line(input: &str) -> (String, String, String, Option<String>, Version, bool) 
 
 fn headers(input: &str) -> Vec<(String, String)> {
     let (_, lines, ..) = good(input);
-    lines
-        .iter()
-        .map(|line| (text(line.name, input), text(line.value, input)))
-        .collect()
+    lines.iter().map(|line| (text(line.name, input), text(line.value, input))).collect()
 }
 
 fn fails(input: &str, error: HeadError) {
@@ -84,59 +71,28 @@ fn fails(input: &str, error: HeadError) {
 #[test]
 fn request_line_forms_are_split() {
     let expect = |method: &str, target: &str, path: &str, args: Option<&str>, version, complex| {
-        (
-            method.into(),
-            target.into(),
-            path.into(),
-            args.map(Into::into),
-            version,
-            complex,
-        )
+        (method.into(), target.into(), path.into(), args.map(Into::into), version, complex)
     };
     use Version::{Http09, Http10, Http11};
-    assert_eq!(
-        line("GET / HTTP/1.1\r\n\r\n"),
-        expect("GET", "/", "/", None, Http11, false)
-    );
+    assert_eq!(line("GET / HTTP/1.1\r\n\r\n"), expect("GET", "/", "/", None, Http11, false));
     assert_eq!(
         line("\r\n\n\rGET  /a?b  HTTP/1.0 \n\n"),
         expect("GET", "/a?b", "/a", Some("b"), Http10, false)
     );
-    assert_eq!(
-        line("M-_X /a.b/c HTTP/1.7\r\n\r\n"),
-        expect("M-_X", "/a.b/c", "/a.b/c", None, Http11, false)
-    );
-    assert_eq!(
-        line("GET /\r\n"),
-        expect("GET", "/", "/", None, Http09, false)
-    );
-    assert_eq!(
-        line("GET /a?b \n"),
-        expect("GET", "/a?b", "/a", Some("b"), Http09, false)
-    );
-    assert_eq!(
-        line("GET /a?b#c?d HTTP/1.1\n\n"),
-        expect("GET", "/a?b#c?d", "/a", Some("b"), Http11, true)
-    );
-    assert_eq!(
-        line("GET /a#c?d HTTP/1.1\n\n"),
-        expect("GET", "/a#c?d", "/a", None, Http11, true)
-    );
+    assert_eq!(line("M-_X /a.b/c HTTP/1.7\r\n\r\n"), expect("M-_X", "/a.b/c", "/a.b/c", None, Http11, false));
+    assert_eq!(line("GET /\r\n"), expect("GET", "/", "/", None, Http09, false));
+    assert_eq!(line("GET /a?b \n"), expect("GET", "/a?b", "/a", Some("b"), Http09, false));
+    assert_eq!(line("GET /a?b#c?d HTTP/1.1\n\n"), expect("GET", "/a?b#c?d", "/a", Some("b"), Http11, true));
+    assert_eq!(line("GET /a#c?d HTTP/1.1\n\n"), expect("GET", "/a#c?d", "/a", None, Http11, true));
     assert_eq!(
         line("GET /a?%20//.. HTTP/1.1\n\n"),
         expect("GET", "/a?%20//..", "/a", Some("%20//.."), Http11, false)
     );
     for target in ["/%41", "//", "/.", "/a/./b", "/a//b", "/a/../b?c=%", "/#"] {
-        assert!(
-            line(&format!("GET {target} HTTP/1.1\r\n\r\n")).5,
-            "{target}"
-        );
+        assert!(line(&format!("GET {target} HTTP/1.1\r\n\r\n")).5, "{target}");
     }
     for target in ["/a..b", "/a.", "/a/b.c", "/\u{e9}", "/a+b", "/?/.", "/\\"] {
-        assert!(
-            !line(&format!("GET {target} HTTP/1.1\r\n\r\n")).5,
-            "{target}"
-        );
+        assert!(!line(&format!("GET {target} HTTP/1.1\r\n\r\n")).5, "{target}");
     }
 }
 
@@ -153,25 +109,16 @@ fn absolute_form_gives_scheme_host_and_port() {
     assert_eq!(line(input).1, "/a?b");
     let input = "GET h+-.1://[::1]?b HTTP/1.1\r\n\r\n";
     assert_eq!(parts(input), (some("h+-.1"), some("[::1]"), None));
-    assert_eq!(
-        (line(input).1, line(input).2, line(input).5),
-        ("?b".into(), String::new(), true)
-    );
+    assert_eq!((line(input).1, line(input).2, line(input).5), ("?b".into(), String::new(), true));
     let input = "GET http://host HTTP/1.1\r\n\r\n";
     assert_eq!(parts(input), (some("http"), some("host"), None));
-    assert_eq!(
-        (line(input).1, line(input).2, line(input).5),
-        ("/".into(), "/".into(), false)
-    );
+    assert_eq!((line(input).1, line(input).2, line(input).5), ("/".into(), "/".into(), false));
     let input = "GET http://host: HTTP/1.1\r\n\r\n";
     assert_eq!(parts(input), (some("http"), some("host"), some("")));
     let input = "CONNECT host.example:443 HTTP/1.1\r\n\r\n";
     assert_eq!(parts(input), (None, some("host.example"), some("443")));
     assert_eq!(line(input).1, "host.example:443");
-    assert_eq!(
-        parts("CONNECT [::1]:1 HTTP/1.1\r\n\r\n"),
-        (None, some("[::1]"), some("1"))
-    );
+    assert_eq!(parts("CONNECT [::1]:1 HTTP/1.1\r\n\r\n"), (None, some("[::1]"), some("1")));
 }
 
 #[test]
@@ -191,14 +138,7 @@ fn request_text_and_protocol_leave_out_the_line_end() {
 #[test]
 fn bad_request_lines_fail() {
     use HeadError::{InvalidHttp09Method, InvalidMethod, InvalidRequest, InvalidVersion};
-    for input in [
-        "get / HTTP/1.1\r\n",
-        " GET /",
-        "\x16\x03\x01",
-        "G\tT /",
-        "GET\r\n",
-        "G@T /",
-    ] {
+    for input in ["get / HTTP/1.1\r\n", " GET /", "\x16\x03\x01", "G\tT /", "GET\r\n", "G@T /"] {
         fails(input, InvalidMethod);
     }
     for input in [
@@ -233,22 +173,12 @@ fn bad_request_lines_fail() {
     ] {
         // an empty host is found by the check of the host itself
         if input.contains("///") {
-            assert!(
-                good(&format!("{input}\r\n"))
-                    .0
-                    .host
-                    .is_some_and(|host| host.is_empty())
-            );
+            assert!(good(&format!("{input}\r\n")).0.host.is_some_and(|host| host.is_empty()));
             continue;
         }
         fails(input, InvalidRequest);
     }
-    for input in [
-        "GET / HTTP/2.0\r\n",
-        "GET / HTTP/10.1\r\n",
-        "PRI * HTTP/2.0\r\n",
-        "GET / HTTP/9",
-    ] {
+    for input in ["GET / HTTP/2.0\r\n", "GET / HTTP/10.1\r\n", "PRI * HTTP/2.0\r\n", "GET / HTTP/9"] {
         if input.starts_with("PRI") {
             fails(input, InvalidRequest);
         } else {
@@ -285,27 +215,9 @@ fn invalid_names_are_dropped_or_kept() {
     assert_eq!(lines.len(), 1);
     let dropped: Vec<_> = invalid.iter().map(|&span| text(span, input)).collect();
     assert_eq!(dropped, ["A_B: 1", "_C: 2", "D@: 3", "\u{e9}: 4"]);
-    let run = |options| {
-        run(input.as_bytes(), 5, &HeadLimits::default(), &options)
-            .unwrap()
-            .unwrap()
-            .1
-            .len()
-    };
-    assert_eq!(
-        run(HeadOptions {
-            underscores: true,
-            ignore_invalid: true
-        }),
-        3
-    );
-    assert_eq!(
-        run(HeadOptions {
-            underscores: false,
-            ignore_invalid: false
-        }),
-        5
-    );
+    let run = |options| run(input.as_bytes(), 5, &HeadLimits::default(), &options).unwrap().unwrap().1.len();
+    assert_eq!(run(HeadOptions { underscores: true, ignore_invalid: true }), 3);
+    assert_eq!(run(HeadOptions { underscores: false, ignore_invalid: false }), 5);
 }
 
 #[test]
@@ -325,10 +237,7 @@ fn characters_never_allowed_in_headers_fail() {
         "A: b\r\n continued",
         "A\t: b",
     ] {
-        fails(
-            &format!("GET / HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n"),
-            HeadError::InvalidHeaderLine,
-        );
+        fails(&format!("GET / HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n"), HeadError::InvalidHeaderLine);
     }
     fails("GET / HTTP/1.1\r\n\rX", HeadError::InvalidHeaderLine);
     let mut parser = RequestParser::new();
@@ -336,41 +245,23 @@ fn characters_never_allowed_in_headers_fail() {
     let error = parser.parse(input, &HeadLimits::default(), &HeadOptions::default());
     assert_eq!(error, Err(HeadError::InvalidHeaderLine));
     assert_eq!(parser.offending().get(input), b"Ab");
-    assert!(
-        parser
-            .request_line()
-            .is_some_and(|line| line.request.get(input) == b"GET / HTTP/1.1")
-    );
-    assert_eq!(
-        parser.parse(input, &HeadLimits::default(), &HeadOptions::default()),
-        error
-    );
+    assert!(parser.request_line().is_some_and(|line| line.request.get(input) == b"GET / HTTP/1.1"));
+    assert_eq!(parser.parse(input, &HeadLimits::default(), &HeadOptions::default()), error);
 }
 
 #[test]
 fn known_names_are_recognised() {
-    let (_, lines, _, len) =
-        good("GET / HTTP/1.1\r\nhost: a\r\nX-Other: b\r\nCONTENT-LENGTH: 0\r\n\r\nbody");
+    let (_, lines, _, len) = good("GET / HTTP/1.1\r\nhost: a\r\nX-Other: b\r\nCONTENT-LENGTH: 0\r\n\r\nbody");
     let known: Vec<_> = lines.iter().map(|line| line.known).collect();
     use crate::headers::KnownHeader::{ContentLength, Host, Other};
     assert_eq!(known, [Host, Other, ContentLength]);
     assert_eq!(len, 58);
 }
 
-const SMALL: HeadLimits = HeadLimits {
-    first_buffer: 32,
-    line: 64,
-    buffers: 2,
-    max_headers: 5,
-};
+const SMALL: HeadLimits = HeadLimits { first_buffer: 32, line: 64, buffers: 2, max_headers: 5 };
 
 fn limited(input: &str) -> Result<bool, HeadError> {
-    let whole = run(
-        input.as_bytes(),
-        usize::MAX >> 1,
-        &SMALL,
-        &HeadOptions::default(),
-    );
+    let whole = run(input.as_bytes(), usize::MAX >> 1, &SMALL, &HeadOptions::default());
     for split in 1..9 {
         assert_eq!(
             run(input.as_bytes(), split, &SMALL, &HeadOptions::default()),
@@ -387,10 +278,7 @@ fn lines_that_fit_a_large_buffer_pass_longer_ones_fail() {
     let request = |len: usize| format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(len - 16));
     assert_eq!(limited(&request(64)), Ok(true));
     assert_eq!(limited(&request(65)), Err(HeadError::UriTooLong));
-    assert_eq!(
-        limited(&"GET /aaaaaaaaaaaaaaaa".repeat(9)),
-        Err(HeadError::InvalidRequest)
-    );
+    assert_eq!(limited(&"GET /aaaaaaaaaaaaaaaa".repeat(9)), Err(HeadError::InvalidRequest));
     let header = |len: usize| format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "b".repeat(len - 5));
     assert_eq!(limited(&header(64)), Ok(true));
     assert_eq!(limited(&header(65)), Err(HeadError::HeaderLineTooLong));
@@ -400,26 +288,13 @@ fn lines_that_fit_a_large_buffer_pass_longer_ones_fail() {
 #[test]
 fn heads_beyond_all_buffers_fail() {
     let lines = |count: usize| {
-        format!(
-            "GET / HTTP/1.1\r\n{}\r\n",
-            format!("A: {}\r\n", "b".repeat(30)).repeat(count)
-        )
+        format!("GET / HTTP/1.1\r\n{}\r\n", format!("A: {}\r\n", "b".repeat(30)).repeat(count))
     };
     // a large buffer of 64 bytes has room for one line of 35
     assert_eq!(limited(&lines(2)), Ok(true));
     assert_eq!(limited(&lines(3)), Err(HeadError::HeaderLineTooLong));
-    let limits = HeadLimits {
-        first_buffer: 16,
-        line: 64,
-        buffers: 0,
-        max_headers: 5,
-    };
-    let error = run(
-        b"GET / HTTP/1.1\r\nA: b\r\n\r\n",
-        1,
-        &limits,
-        &HeadOptions::default(),
-    );
+    let limits = HeadLimits { first_buffer: 16, line: 64, buffers: 0, max_headers: 5 };
+    let error = run(b"GET / HTTP/1.1\r\nA: b\r\n\r\n", 1, &limits, &HeadOptions::default());
     assert_eq!(error, Err(HeadError::RequestTooLarge));
 }
 
@@ -432,14 +307,8 @@ fn too_many_lines_fail() {
 
 #[test]
 fn endless_empty_lines_fail() {
-    assert_eq!(
-        limited(&format!("{}GET / HTTP/1.1\r\n\r\n", "\r\n".repeat(30))),
-        Ok(true)
-    );
-    assert_eq!(
-        limited(&"\r\n".repeat(200)),
-        Err(HeadError::RequestTooLarge)
-    );
+    assert_eq!(limited(&format!("{}GET / HTTP/1.1\r\n\r\n", "\r\n".repeat(30))), Ok(true));
+    assert_eq!(limited(&"\r\n".repeat(200)), Err(HeadError::RequestTooLarge));
 }
 
 #[test]

@@ -34,20 +34,12 @@ fn status_lines_are_split() {
         ("HTTP/1.1 200 OK\r\n", (1, 1), 200, "200 OK"),
         ("HTTP/1.0 404\n", (1, 0), 404, "404"),
         ("HTTP/1.1 403.1 No\r\n", (1, 1), 403, "403.1 No"),
-        (
-            "HTTP/2.10   299 \u{e9} x \r\n",
-            (2, 10),
-            299,
-            "299 \u{e9} x ",
-        ),
+        ("HTTP/2.10   299 \u{e9} x \r\n", (2, 10), 299, "299 \u{e9} x "),
         ("HTTP/1.1 200 \r\n", (1, 1), 200, "200 "),
     ] {
         let input = format!("{line}A: b\r\n\r\n");
         let (status_line, lines, len) = parse(&input).unwrap().unwrap();
-        assert_eq!(
-            (status_line.version_major, status_line.version_minor),
-            version
-        );
+        assert_eq!((status_line.version_major, status_line.version_minor), version);
         assert_eq!(status_line.status, status);
         assert_eq!(status_line.text.get(input.as_bytes()), text.as_bytes());
         assert_eq!((lines.len(), len), (1, input.len()));
@@ -71,41 +63,25 @@ fn no_status_line_is_http_09() {
     ] {
         let (status, lines, len) = parse(input).unwrap().unwrap();
         assert!(status.http09, "{input:?}");
-        assert_eq!(
-            (status.status, status.version_minor, lines.len(), len),
-            (200, 9, 0, 0)
-        );
+        assert_eq!((status.status, status.version_minor, lines.len(), len), (200, 9, 0, 0));
     }
     assert_eq!(parse("HTTP/1."), Ok(None));
 }
 
 #[test]
 fn further_status_lines_are_skipped() {
-    let (status, lines, _) = parse("HTTP/1.1 200 OK\r\nHTTP/1.1 100 Continue\r\nA_b: c\r\n\r\n")
-        .unwrap()
-        .unwrap();
+    let (status, lines, _) =
+        parse("HTTP/1.1 200 OK\r\nHTTP/1.1 100 Continue\r\nA_b: c\r\n\r\n").unwrap().unwrap();
     assert_eq!((status.status, lines.len()), (200, 1));
 }
 
 #[test]
 fn invalid_header_lines_fail() {
-    for header in [
-        "A B: c",
-        " A: b",
-        ": b",
-        "A@: b",
-        "A(: b",
-        "\u{e9}: b",
-        "A: \0",
-        "A: b\rc",
-        "HTTP: a\r\nHTTPS/1: b",
-    ] {
+    for header in
+        ["A B: c", " A: b", ": b", "A@: b", "A(: b", "\u{e9}: b", "A: \0", "A: b\rc", "HTTP: a\r\nHTTPS/1: b"]
+    {
         let input = format!("HTTP/1.1 200 OK\r\n{header}\r\n\r\n");
-        assert_eq!(
-            parse(&input),
-            Err(ResponseError::InvalidHeader),
-            "{header:?}"
-        );
+        assert_eq!(parse(&input), Err(ResponseError::InvalidHeader), "{header:?}");
     }
 }
 
@@ -113,14 +89,9 @@ fn invalid_header_lines_fail() {
 fn parser_reads_on_after_an_interim_response() {
     let mut parser = ResponseParser::new();
     let input = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
-    let Ok(Progress::Complete { len }) = parser.parse(input) else {
-        panic!("partial")
-    };
+    let Ok(Progress::Complete { len }) = parser.parse(input) else { panic!("partial") };
     assert_eq!(parser.take().0.status, 100);
-    assert_eq!(
-        parser.parse(&input[len..]),
-        Ok(Progress::Complete { len: 19 })
-    );
+    assert_eq!(parser.parse(&input[len..]), Ok(Progress::Complete { len: 19 }));
     assert_eq!(parser.status_line().map(|line| line.status), Some(200));
 }
 

@@ -38,15 +38,11 @@ pub fn response_framing(
             _ => continue,
         };
         if mine.is_some() {
-            return Err(SemanticsError::duplicate(
-                502,
-                "upstream sent duplicate header line",
-                *line,
-                *mine,
-            ));
+            return Err(SemanticsError::duplicate(502, "upstream sent duplicate header line", *line, *mine));
         }
         if other.is_some() {
-            let message = "upstream sent \"Content-Length\" and \"Transfer-Encoding\" headers at the same time";
+            let message =
+                "upstream sent \"Content-Length\" and \"Transfer-Encoding\" headers at the same time";
             return Err(SemanticsError::new(502, message));
         }
         *mine = Some(*line);
@@ -73,17 +69,11 @@ pub fn response_framing(
         (None, None) => ResponseFraming::Close,
     };
     let bodiless = head || matches!(status, 100..=199 | 204 | 304);
-    Ok(if bodiless {
-        ResponseFraming::None
-    } else {
-        framing
-    })
+    Ok(if bodiless { ResponseFraming::None } else { framing })
 }
 
 /// Whether any `Connection` line of a response holds `close` (anywhere in it, as nginx looks for it).
 #[must_use]
 pub fn response_connection_close(headers: &HeaderList) -> bool {
-    headers
-        .get_all_known(KnownHeader::Connection)
-        .any(|value| contains_ignore_case(value, b"close"))
+    headers.get_all_known(KnownHeader::Connection).any(|value| contains_ignore_case(value, b"close"))
 }

@@ -1,0 +1,98 @@
+//! A configuration generation: what the files say, resolved into what requests need.
+//!
+//! `decl` collects while files are interpreted, `build` resolves, `lookup` finds servers and locations, `core`, `listen` and `main` hold the core
+//! module's settings. A generation never changes; a reload makes a new one and running requests keep theirs.
+
+pub mod build;
+pub mod core;
+pub mod decl;
+pub mod ignored;
+pub mod listen;
+pub mod lookup;
+pub mod main;
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
+
+pub use build::{Loaded, Location, LocationBuilder, Server, load};
+pub use decl::{LocId, LocationKind, ServerId};
+
+use crate::script::Variables;
+use listen::ListenerKey;
+use lookup::ServerNames;
+
+/// One listening address with its servers.
+#[derive(Debug)]
+pub struct Listener {
+    /// Names it.
+    pub key: ListenerKey,
+    /// Socket options.
+    pub options: headwater_io::listener::ListenOptions,
+    /// Whether connections start with a PROXY protocol head.
+    pub proxy_protocol: bool,
+    /// Its servers by name.
+    pub names: ServerNames,
+}
+
+/// Everything that requests need of one configuration.
+pub struct Conf {
+    /// Counts loads, from 1.
+    pub number: u64,
+    /// Settings of the main and events blocks.
+    pub main: main::Main,
+    /// Listening addresses.
+    pub listeners: HashMap<ListenerKey, Listener>,
+    /// Servers.
+    pub servers: Vec<Server>,
+    /// Locations of all servers.
+    pub locations: Vec<Location>,
+    /// Groups of back ends, named and implicit.
+    pub upstreams: Vec<Arc<crate::upstream::peers::Group>>,
+    /// Whether a variable needs the headers of back ends' answers.
+    pub keeps_upstream_headers: bool,
+    /// The variable table.
+    pub variables: Variables,
+}
+
+impl Conf {
+    /// A location.
+    #[allow(clippy::indexing_slicing, reason = "indices are made by the builder of this very table")]
+    #[must_use]
+    pub fn location(&self, id: LocId) -> &Location {
+        &self.locations[id.0 as usize]
+    }
+
+    /// A server.
+    #[allow(clippy::indexing_slicing, reason = "indices are made by the builder of this very table")]
+    #[must_use]
+    pub fn server(&self, id: ServerId) -> &Server {
+        &self.servers[id.0 as usize]
+    }
+
+    /// The listening address of that name.
+    #[must_use]
+    pub fn listener(&self, key: &ListenerKey) -> Option<&Listener> {
+        self.listeners.get(key)
+    }
+}
+
+/// A generation as one worker holds it: reference counts are not shared between workers.
+pub struct Generation {
+    conf: Arc<Conf>,
+}
+
+impl Generation {
+    /// Wraps a configuration for one worker.
+    #[must_use]
+    pub fn new(conf: Arc<Conf>) -> Self {
+        Self { conf }
+    }
+}
+
+impl Deref for Generation {
+    type Target = Conf;
+    fn deref(&self) -> &Conf {
+        &self.conf
+    }
+}

@@ -1,0 +1,464 @@
+//! The life of a client connection: read a head, serve the request, log it, and again.
+//!
+//! Called by `flow::accept`; calls `flow::phases`. nginx's counterpart: `ngx_http_request.c`.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use headwater_wire::headers::HeaderList;
+use headwater_wire::http1::request::{
+    HeadLimits, HeadOptions, Progress, RequestLine, RequestParser, Version,
+};
+use headwater_wire::http1::semantics::{BodyFraming, RequestSemantics, check};
+use headwater_wire::method::Method;
+use headwater_wire::proxy_protocol::{self, ProxyProgress};
+
+use super::error_log::Level;
+use super::phases::{Finish, run};
+use super::special;
+use super::worker::Worker;
+use crate::config::core::Lingering;
+use crate::config::{Generation, ServerId};
+use crate::request::connection::ReadError;
+use crate::request::exchange::RequestHead;
+use crate::request::{Connection, Exchange, Request};
+
+/// How long an idle connection stays in the runtime before it is parked.
+const PARK_AFTER: Duration = Duration::from_millis(1000);
+/// How much of further requests is read while one is served.
+pub const PIPELINE_LIMIT: usize = 65536;
+/// The largest PROXY protocol head, bytes.
+const PROXY_HEAD_LIMIT: usize = 4096;
+
+/// What becomes of the connection.
+pub(super) enum After {
+    /// It waits for its next request until then.
+    Park(Instant),
+    /// It ends.
+    Close,
+}
+
+/// What the wait for a request head brought.
+enum Head {
+    /// A request that can be processed.
+    Request(Box<RequestHead>),
+    /// A head that is answered with this status.
+    Refused(Box<RequestHead>, u16),
+    /// The connection has been idle.
+    Park(Instant),
+    /// The connection is over.
+    Close,
+}
+
+/// Serves a connection until it is idle or over.
+pub(super) async fn serve(connection: &Rc<Connection>) -> After {
+    let mut generation = connection.worker.generation();
+    let listener = generation.listener(&connection.listener);
+    if listener.is_some_and(|listener| listener.proxy_protocol)
+        && connection.proxy_protocol.get().is_none()
+        && connection.requests.get() == 0
+        && !read_proxy_head(connection, &generation).await
+    {
+        return After::Close;
+    }
+    loop {
+        let current = connection.worker.generation();
+        if current.listener(&connection.listener).is_some() {
+            generation = current;
+        }
+        let (head, start) = read_head(connection, &generation).await;
+        let (head, refused) = match head {
+            Head::Request(head) => (head, None),
+            Head::Refused(head, status) => (head, Some(status)),
+            Head::Park(until) => return After::Park(until),
+            Head::Close => return After::Close,
+        };
+        Worker::count(&connection.worker.counters.requests);
+        Worker::gauge(&connection.worker.counters.writing, 1);
+        let keep = Box::pin(serve_request(connection, generation.clone(), *head, refused, start)).await;
+        Worker::gauge(&connection.worker.counters.writing, -1);
+        connection.response_started.set(false);
+        if !keep {
+            return After::Close;
+        }
+    }
+}
+
+async fn read_proxy_head(connection: &Connection, generation: &Generation) -> bool {
+    let server = default_server(connection, generation);
+    let limit = *generation.server(server).settings.client_header_timeout;
+    loop {
+        if let Err(error) = connection.fill(limit).await {
+            if matches!(error, ReadError::TimedOut) {
+                connection.log(
+                    Level::Info,
+                    format_args!("client timed out (110: Connection timed out) while reading PROXY protocol"),
+                );
+            }
+            return false;
+        }
+        let parsed = proxy_protocol::parse(&connection.input.borrow());
+        match parsed {
+            Ok(ProxyProgress::Complete { len, header }) => {
+                connection.consume(len);
+                let _ = connection.proxy_protocol.set(header.unwrap_or_default());
+                return true;
+            }
+            Ok(ProxyProgress::Partial) if connection.input.borrow().len() < PROXY_HEAD_LIMIT => {}
+            _ => {
+                let input = connection.input.borrow();
+                let shown = String::from_utf8_lossy(input.get(..input.len().min(107)).unwrap_or_default())
+                    .into_owned();
+                connection.log(
+                    Level::Error,
+                    format_args!("broken header: \"{shown}\" while reading PROXY protocol"),
+                );
+                return false;
+            }
+        }
+    }
+}
+
+fn default_server(connection: &Connection, generation: &Generation) -> ServerId {
+    generation.listener(&connection.listener).map_or(ServerId(0), |listener| listener.names.default)
+}
+
+/// Reads one request head; gives also when its first byte was there.
+async fn read_head(connection: &Rc<Connection>, generation: &Rc<Generation>) -> (Head, Instant) {
+    let server = generation.server(default_server(connection, generation));
+    let settings = &server.settings;
+    let first = connection.requests.get() == 0;
+    if connection.input.borrow().is_empty() {
+        let waited = if first {
+            connection.fill(*settings.client_header_timeout).await.map(drop)
+        } else {
+            match wait_idle(connection, generation).await {
+                Ok(true) => Ok(()),
+                Ok(false) => return (Head::Close, headwater_io::clock::now()),
+                Err(head) => return (head, headwater_io::clock::now()),
+            }
+        };
+        if let Err(error) = waited {
+            if matches!(error, ReadError::TimedOut) {
+                connection.log(
+                    Level::Info,
+                    format_args!("client timed out (110: Connection timed out) while waiting for request"),
+                );
+                reset_if_asked(connection, generation);
+            }
+            return (Head::Close, headwater_io::clock::now());
+        }
+    }
+    let start = headwater_io::clock::now();
+    connection.requests.set(connection.requests.get().saturating_add(1));
+    Worker::gauge(&connection.worker.counters.reading, 1);
+    let head = read_rest(connection, generation, start).await;
+    Worker::gauge(&connection.worker.counters.reading, -1);
+    (head, start)
+}
+
+fn reset_if_asked(connection: &Connection, generation: &Generation) {
+    let root = generation.server(default_server(connection, generation)).root;
+    if generation.location(root).core.reset_timedout_connection {
+        let _ = connection.stream.borrow().set_linger_zero();
+    }
+}
+
+/// Waits for the first byte of a further request. `Ok(false)` means the connection is over.
+async fn wait_idle(connection: &Rc<Connection>, generation: &Generation) -> Result<bool, Head> {
+    let location = generation.location(generation.server(default_server(connection, generation)).root);
+    let timeout = connection.keepalive_timeout.get().unwrap_or(*location.core.keepalive_timeout.timeout);
+    if connection.worker.draining.get() || timeout == Duration::ZERO {
+        return Ok(false);
+    }
+    match connection.fill(timeout.min(PARK_AFTER)).await {
+        Ok(_) => Ok(true),
+        Err(ReadError::TimedOut) if timeout > PARK_AFTER && !connection.worker.draining.get() => {
+            Err(Head::Park(headwater_io::clock::now() + (timeout - PARK_AFTER)))
+        }
+        Err(_) => Ok(false),
+    }
+}
+
+async fn read_rest(connection: &Rc<Connection>, generation: &Rc<Generation>, start: Instant) -> Head {
+    let settings = generation.server(default_server(connection, generation)).settings.clone();
+    let limits = HeadLimits {
+        first_buffer: *settings.client_header_buffer_size,
+        line: settings.large_client_header_buffers.size,
+        buffers: settings.large_client_header_buffers.number,
+        max_headers: *settings.max_headers,
+    };
+    let options = HeadOptions {
+        underscores: settings.underscores_in_headers,
+        ignore_invalid: settings.ignore_invalid_headers,
+    };
+    let mut parser = RequestParser::new();
+    let deadline = start + *settings.client_header_timeout;
+    loop {
+        let parsed = parser.parse(&connection.input.borrow(), &limits, &options);
+        match parsed {
+            Ok(Progress::Complete { len }) => {
+                log_invalid_lines(connection, &parser, len);
+                return complete(connection, &mut parser, len);
+            }
+            Ok(Progress::Partial) => {}
+            Err(error) => {
+                connection.log(
+                    Level::Info,
+                    format_args!(
+                        "{} while reading client request {}",
+                        error.message(),
+                        if parser.request_line().is_some() { "headers" } else { "line" }
+                    ),
+                );
+                let length = connection.input.borrow().len();
+                let head = partial_head(connection, &mut parser, length);
+                connection.input.borrow_mut().clear();
+                return Head::Refused(Box::new(head), error.status());
+            }
+        }
+        let left = deadline.saturating_duration_since(headwater_io::clock::now());
+        match connection.fill(left).await {
+            Ok(_) => {}
+            Err(ReadError::TimedOut) => {
+                connection.log(
+                    Level::Info,
+                    format_args!(
+                        "client timed out (110: Connection timed out) while reading client request headers"
+                    ),
+                );
+                reset_if_asked(connection, generation);
+                return Head::Close;
+            }
+            Err(ReadError::Closed) => {
+                connection.log(
+                    Level::Info,
+                    format_args!("client prematurely closed connection while reading client request headers"),
+                );
+                return Head::Close;
+            }
+            Err(ReadError::Failed(error)) => {
+                connection.log(
+                    Level::Info,
+                    format_args!(
+                        "recv() failed {} while reading client request headers",
+                        super::os_error(&error)
+                    ),
+                );
+                return Head::Close;
+            }
+        }
+    }
+}
+
+fn log_invalid_lines(connection: &Connection, parser: &RequestParser, len: usize) {
+    for span in parser.invalid_lines() {
+        let input = connection.input.borrow();
+        let line = String::from_utf8_lossy(span.get(input.get(..len).unwrap_or_default())).into_owned();
+        drop(input);
+        connection.log(
+            Level::Info,
+            format_args!("client sent invalid header line: \"{line}\" while reading client request headers"),
+        );
+    }
+}
+
+fn partial_head(connection: &Connection, parser: &mut RequestParser, len: usize) -> RequestHead {
+    let bytes = connection.input.borrow().get(..len).unwrap_or_default().to_vec();
+    let (line, lines) = parser.take();
+    let line = if line.protocol.is_empty() {
+        // nginx answers a broken request line as HTTP/1.0.
+        RequestLine {
+            version: if line.request.is_empty() {
+                Version::Http10
+            } else {
+                line.version.max(Version::Http10)
+            },
+            ..line
+        }
+    } else {
+        line
+    };
+    RequestHead {
+        headers: HeaderList::adopt(bytes, lines),
+        line,
+        host: Bytes::new(),
+        port: None,
+        framing: BodyFraming::None,
+        expect_continue: false,
+        upgrade: false,
+        keep_alive: false,
+        length: len,
+    }
+}
+
+fn complete(connection: &Connection, parser: &mut RequestParser, len: usize) -> Head {
+    let bytes = connection.input.borrow().get(..len).unwrap_or_default().to_vec();
+    connection.consume(len);
+    let (line, lines) = parser.take();
+    let headers = HeaderList::adopt(bytes, lines);
+    let checked = check(&line, &headers);
+    let (semantics, refused) = match checked {
+        Ok(semantics) => (semantics, None),
+        Err(error) => {
+            let text = String::from_utf8_lossy(&error.describe(&headers)).into_owned();
+            connection.log(Level::Info, format_args!("{text} while reading client request headers"));
+            (RequestSemantics::default(), Some(error.status))
+        }
+    };
+    let host = semantics
+        .host
+        .as_ref()
+        .map_or(Bytes::new(), |host| Bytes::copy_from_slice(host.get(headers.buffer())));
+    let head = Box::new(RequestHead {
+        headers,
+        line,
+        host,
+        port: semantics.port,
+        framing: semantics.framing,
+        expect_continue: semantics.expect_continue,
+        upgrade: semantics.upgrade,
+        keep_alive: semantics.keep_alive,
+        length: len,
+    });
+    match refused {
+        Some(status) => Head::Refused(head, status),
+        None => Head::Request(head),
+    }
+}
+
+/// The decoded path and the query string of a request, or `None` for a bad one.
+fn target(head: &RequestHead, merge_slashes: bool) -> Option<(Bytes, Bytes)> {
+    let raw = head.unparsed_uri();
+    if head.line.method == Method::Connect {
+        return Some((Bytes::new(), Bytes::new()));
+    }
+    if head.line.complex {
+        let normal = headwater_wire::uri::normalize(raw, merge_slashes).ok()?;
+        let args = normal.args.and_then(|range| raw.get(range)).map_or(Bytes::new(), Bytes::copy_from_slice);
+        return Some((normal.path.into(), args));
+    }
+    let path = Bytes::copy_from_slice(head.headers.span(head.line.path));
+    let args = head.line.args.map_or(Bytes::new(), |span| Bytes::copy_from_slice(head.headers.span(span)));
+    Some((path, args))
+}
+
+/// Serves one request; `true` when the connection can take another.
+async fn serve_request(
+    connection: &Rc<Connection>,
+    generation: Rc<Generation>,
+    head: RequestHead,
+    refused: Option<u16>,
+    start: Instant,
+) -> bool {
+    let default = default_server(connection, &generation);
+    let merge = generation.server(default).settings.merge_slashes;
+    let method = head.line.method;
+    let keep_alive = head.keep_alive;
+    let (uri, args, refused) = match (refused, target(&head, merge)) {
+        (None, Some((uri, args))) => (uri, args, None),
+        (None, None) => {
+            connection.log(
+                Level::Info,
+                format_args!("client sent invalid request while reading client request line"),
+            );
+            (Bytes::new(), Bytes::new(), Some(400))
+        }
+        (Some(status), target) => {
+            let (uri, args) = target.unwrap_or_default();
+            (uri, args, Some(status))
+        }
+    };
+    let exchange = Rc::new(Exchange::new(connection.clone(), generation.clone(), head, start));
+    exchange.keepalive.set(keep_alive && refused.is_none());
+    let (server, captured) = find_server(&generation, connection, &exchange.head.host, default);
+    let r = Request::main(exchange, server, method, uri, args);
+    if let Some(pattern) = captured {
+        pattern.matches(&r, &r.exchange.head.host.clone());
+    }
+    let refused = match refused {
+        None if method == Method::Connect => Some(405),
+        other => other,
+    };
+    let finish = match refused {
+        None => run(&r).await,
+        Some(status) => match special::answer(&r, status).await {
+            special::Answer::Done => Finish::Done,
+            special::Answer::Close(status) => Finish::Close(status),
+            special::Answer::Redirect(redirect) => super::phases::run_from_redirect(&r, redirect).await,
+        },
+    };
+    end(connection, &r, finish, refused.is_some()).await
+}
+
+fn find_server<'g>(
+    generation: &'g Generation,
+    connection: &Connection,
+    host: &[u8],
+    default: ServerId,
+) -> (ServerId, Option<&'g crate::request::PatternWithNames>) {
+    match generation.listener(&connection.listener).map(|listener| &listener.names) {
+        Some(names) if !names.is_trivial() => names.find(host).unwrap_or((default, None)),
+        _ => (default, None),
+    }
+}
+
+/// Ends a request: the log, what is left of its body, the connection's future.
+async fn end(connection: &Rc<Connection>, r: &Rc<Request>, finish: Finish, refused: bool) -> bool {
+    if let Finish::Close(status) = finish {
+        if !r.header_sent.get() {
+            r.headers_out.borrow_mut().status = status;
+        }
+        r.exchange.keepalive.set(false);
+    }
+    log_request(r);
+    let location = r.loc();
+    let core = location.core.clone();
+    let closed = matches!(finish, Finish::Close(_)) || connection.broken.get() || r.truncated.get();
+    if closed {
+        if connection.timed_out.get() && core.reset_timedout_connection {
+            let _ = connection.stream.borrow().set_linger_zero();
+        }
+        return false;
+    }
+    let body_complete = r.exchange.body.is_complete();
+    if r.exchange.keepalive.get() && (body_complete || r.discard_body().await) {
+        connection.keepalive_timeout.set(Some(*core.keepalive_timeout.timeout));
+        return true;
+    }
+    let unread =
+        !body_complete || !connection.input.borrow().is_empty() || refused || connection.pipelined.get();
+    let linger = match core.lingering_close {
+        Lingering::Off => false,
+        Lingering::On => unread,
+        Lingering::Always => true,
+    };
+    if linger {
+        linger_close(connection, *core.lingering_time, *core.lingering_timeout).await;
+    }
+    false
+}
+
+/// Runs the log handlers of the request's last location.
+pub(crate) fn log_request(r: &Request) {
+    if r.logged.replace(true) {
+        return;
+    }
+    for handler in &r.loc().log {
+        handler.log(r);
+    }
+}
+
+/// Reads and drops what the client still sends, so that it can read the answer before the connection is reset.
+async fn linger_close(connection: &Connection, time: Duration, timeout: Duration) {
+    let _ = connection.stream.borrow().shutdown_write();
+    let until = headwater_io::clock::now() + time;
+    loop {
+        connection.input.borrow_mut().clear();
+        let left = until.saturating_duration_since(headwater_io::clock::now());
+        if left == Duration::ZERO || connection.fill(timeout.min(left)).await.is_err() {
+            return;
+        }
+    }
+}

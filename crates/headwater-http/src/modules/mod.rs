@@ -1,0 +1,63 @@
+//! The modules: one file per nginx module, and the ordered table in which their handlers run.
+
+pub mod core;
+pub mod index;
+pub mod proxy;
+pub mod rewrite;
+pub mod static_files;
+pub mod upstream;
+
+use headwater_conf::{Cx, DirectiveDef, Result};
+
+use crate::config::LocationBuilder;
+use crate::script::VariableDef;
+
+/// All that the server knows of one module.
+pub struct Module {
+    /// nginx's name, `ngx_http_proxy_module`.
+    pub name: &'static str,
+    /// Its directives, in groups.
+    pub directives: &'static [&'static [DirectiveDef]],
+    /// Its variables.
+    pub variables: &'static [VariableDef],
+    /// Called once when all files are read, before locations are built.
+    pub init: fn(&mut Cx<'_>) -> Result<()>,
+    /// Called for every location: adds the handlers and filters that the location's settings ask for.
+    pub build: fn(&mut LocationBuilder<'_, '_>) -> Result<()>,
+    /// Called once when all locations are built.
+    pub finish: fn(&mut Cx<'_>) -> Result<()>,
+}
+
+impl Module {
+    /// A module of that name with nothing in it, for struct update syntax.
+    #[must_use]
+    pub const fn named(name: &'static str) -> Self {
+        Self {
+            name,
+            directives: &[],
+            variables: &[],
+            init: |_| Ok(()),
+            build: |_| Ok(()),
+            finish: |_| Ok(()),
+        }
+    }
+}
+
+/// Every module, in the order in which handlers of one phase run.
+pub static MODULES: &[&Module] = &[
+    &core::MAIN_MODULE,
+    &core::MODULE,
+    &upstream::MODULE,
+    &rewrite::MODULE,
+    &proxy::MODULE,
+    &index::MODULE,
+    &static_files::MODULE,
+];
+
+/// The names of all modules.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    MODULES.iter().map(|module| module.name)
+}
+
+/// Writes out what log buffers hold; called when a worker ends.
+pub fn flush_logs() {}

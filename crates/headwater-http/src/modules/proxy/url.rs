@@ -1,0 +1,180 @@
+//! `proxy_pass`: its forms, at load and at run time. nginx's counterpart: `ngx_http_proxy_pass`, `ngx_http_proxy_eval`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_conf::{Args, Cx, Directive, Result, Value};
+use headwater_io::addr::Addr;
+
+use crate::config::{LocationBuilder, LocationKind};
+use crate::modules::upstream::resolve;
+use crate::request::Request;
+use crate::script::Complex;
+use crate::upstream::peers::{Group, Groups, Keepalive, Peer};
+
+/// `proxy_pass` as written.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    pub(super) directive: Directive,
+    pub(super) value: Complex,
+}
+
+impl Value for Pass {
+    const ARGS: Args = Args::exactly(1);
+
+    fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
+        let value = Complex::compile(cx, directive, 0)?;
+        if let Some(text) = value.as_text() {
+            check_scheme(directive, text)?;
+        }
+        Ok(Pass { directive: directive.clone(), value })
+    }
+
+    // Each location says for itself where it passes requests.
+    fn inherit(_: &mut Option<Self>, _: &Option<Self>) {}
+}
+
+fn check_scheme(directive: &Directive, text: &[u8]) -> Result<()> {
+    if has_scheme(text, b"http://") {
+        return Ok(());
+    }
+    if has_scheme(text, b"https://") {
+        return Err(directive.error_at(0, "https protocol requires SSL support"));
+    }
+    Err(directive.error_at(0, "invalid URL prefix"))
+}
+
+fn has_scheme(text: &[u8], scheme: &[u8]) -> bool {
+    text.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme))
+}
+
+/// Where a location passes requests.
+pub(super) enum Upstream {
+    /// Known at load.
+    Fixed {
+        group: Arc<Group>,
+        /// `$proxy_host`: as written, with its port.
+        host: Bytes,
+        /// `$proxy_port`.
+        port: Bytes,
+        /// The URI that replaces the location's part; empty when there is none.
+        uri: Bytes,
+        /// The URL as written, for `proxy_redirect default`.
+        url: Bytes,
+    },
+    /// Known at run time.
+    Dynamic(Complex),
+}
+
+/// Splits what follows the scheme into host and URI.
+fn split(rest: &[u8]) -> (&[u8], &[u8]) {
+    if let Some(path) = rest.strip_prefix(b"unix:") {
+        let end = path.iter().position(|byte| *byte == b':').map_or(rest.len(), |at| at.saturating_add(5));
+        let (host, uri) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+        return (host, uri.strip_prefix(b":").unwrap_or(uri));
+    }
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    rest.split_at_checked(end).unwrap_or((rest, &[]))
+}
+
+fn port_of(host: &str) -> Option<&str> {
+    match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').and_then(|(_, after)| after.strip_prefix(':')),
+        None => host.split_once(':').map(|(_, port)| port),
+    }
+}
+
+/// Resolves a location's `proxy_pass`.
+pub(super) fn upstream(builder: &mut LocationBuilder<'_, '_>, pass: &Pass) -> Result<Upstream> {
+    let Some(text) = pass.value.as_text() else { return Ok(Upstream::Dynamic(pass.value.clone())) };
+    let directive = &pass.directive;
+    let rest = text.get(7..).unwrap_or_default();
+    let (host, uri) = split(rest);
+    if !uri.is_empty() && !matches!(builder.decl.kind, LocationKind::Exact | LocationKind::Prefix(_)) {
+        return Err(directive.error_at(
+            0,
+            "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, or inside \"if\" statement, or inside \"limit_except\" block",
+        ));
+    }
+    let uri = if uri.starts_with(b"?") { [b"/", uri].concat() } else { uri.to_vec() };
+    let name = String::from_utf8_lossy(host).into_owned();
+    let groups = builder.cx.state::<Groups>();
+    let group = match groups.find(&name) {
+        Some(group) => group,
+        None => {
+            let peers = resolve(directive, 0, &name, 80)?.into_iter().map(|addr| peer(addr, &name)).collect();
+            groups.add(Group::new(&name, peers, Vec::new(), Keepalive::default()))
+        }
+    };
+    let port = port_of(&name).unwrap_or("80").to_owned();
+    let shown = if name.starts_with("unix:") { "localhost".to_owned() } else { name };
+    Ok(Upstream::Fixed {
+        group,
+        host: shown.into(),
+        port: port.into(),
+        uri: uri.into(),
+        url: Bytes::copy_from_slice(text),
+    })
+}
+
+fn peer(addr: Addr, server: &str) -> Peer {
+    Peer {
+        name: addr.to_string().into(),
+        addr,
+        server: server.into(),
+        weight: 1,
+        max_fails: 1,
+        fail_timeout: std::time::Duration::from_secs(10),
+        max_conns: 0,
+        down: false,
+    }
+}
+
+/// A back end that was found at run time.
+pub(super) struct Target {
+    pub(super) group: Arc<Group>,
+    pub(super) host: Bytes,
+    pub(super) port: Bytes,
+    pub(super) uri: Bytes,
+}
+
+/// Reads the value of a `proxy_pass` with variables; an error is a status and a text for the log.
+pub(super) fn parse_dynamic(r: &Request, text: &[u8]) -> std::result::Result<Target, (u16, String)> {
+    let shown = String::from_utf8_lossy(text).into_owned();
+    if has_scheme(text, b"https://") {
+        return Err((500, "https protocol requires SSL support".into()));
+    }
+    if !has_scheme(text, b"http://") {
+        return Err((500, format!("invalid URL prefix in \"{shown}\"")));
+    }
+    let (host, uri) = split(text.get(7..).unwrap_or_default());
+    let name = String::from_utf8_lossy(host).into_owned();
+    if name.is_empty() {
+        return Err((500, format!("no host in upstream \"{}\"", shown.get(7..).unwrap_or_default())));
+    }
+    let generation = &r.exchange.generation;
+    let known = generation.upstreams.iter().find(|group| group.name.eq_ignore_ascii_case(&name)).cloned();
+    let port = port_of(&name).unwrap_or("80").to_owned();
+    let group = match known {
+        Some(group) => group,
+        None => {
+            let addr = if let Some(path) = name.strip_prefix("unix:") {
+                Addr::unix(path)
+            } else {
+                let bare = name.strip_suffix(&format!(":{port}")).unwrap_or(&name);
+                let bare = bare.strip_prefix('[').and_then(|bare| bare.strip_suffix(']')).unwrap_or(bare);
+                let number =
+                    port.parse().map_err(|_| (500, format!("invalid port in upstream \"{name}\"")))?;
+                match bare.parse() {
+                    Ok(ip) => Addr::Inet(std::net::SocketAddr::new(ip, number)),
+                    Err(_) => return Err((502, format!("no resolver defined to resolve {bare}"))),
+                }
+            };
+            let keepalive = Keepalive { connections: 0, ..Keepalive::default() };
+            Arc::new(Group::new(&name, vec![peer(addr, &name)], Vec::new(), keepalive))
+        }
+    };
+    let uri = if uri.starts_with(b"?") { [b"/", uri].concat() } else { uri.to_vec() };
+    let host = if name.starts_with("unix:") { Bytes::from_static(b"localhost") } else { name.into() };
+    Ok(Target { group, host, port: port.into(), uri: uri.into() })
+}

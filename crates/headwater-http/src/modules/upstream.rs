@@ -1,0 +1,384 @@
+//! ngx_http_upstream_module: `upstream` blocks and the `$upstream_*` variables.
+//!
+//! nginx's counterpart: the directives of `ngx_http_upstream.c`, `ngx_http_upstream_keepalive_module.c`.
+
+use std::io::Write as _;
+use std::net::ToSocketAddrs as _;
+use std::time::Duration;
+
+use headwater_conf::context::{HTTP, UPSTREAM};
+use headwater_conf::value::{parse_number, parse_seconds, parse_size};
+use headwater_conf::{Args, Cx, Directive, DirectiveDef, Result};
+use headwater_io::addr::Addr;
+use headwater_wire::headers::HeaderList;
+
+use super::Module;
+use crate::request::Request;
+use crate::request::upstream_state::{UpstreamState, write_seconds};
+use crate::script::VariableDef;
+use crate::upstream::peers::{Group, Groups, Keepalive, Peer};
+
+const NAME: &str = "ngx_http_upstream_module";
+
+/// The module.
+pub static MODULE: Module = Module { directives: &[DIRECTIVES], variables: VARIABLES, ..Module::named(NAME) };
+
+const fn inside(
+    name: &'static str,
+    args: Args,
+    syntax: &'static str,
+    default: &'static str,
+    doc: &'static str,
+    set: headwater_conf::directive::Setter,
+) -> DirectiveDef {
+    DirectiveDef { name, module: NAME, contexts: UPSTREAM, args, syntax, default, doc, set }
+}
+
+const DIRECTIVES: &[DirectiveDef] = &[
+    DirectiveDef {
+        name: "upstream",
+        module: NAME,
+        contexts: HTTP,
+        args: Args::exactly(1).with_block(),
+        syntax: "name",
+        default: "",
+        doc: "Defines a group of servers.\n",
+        set: upstream,
+    },
+    inside(
+        "server",
+        Args::at_least(1),
+        "address [weight=number] [max_conns=number] [max_fails=number] [fail_timeout=time] [backup] [down]",
+        "",
+        "Defines a server of the group.\n",
+        server,
+    ),
+    inside(
+        "zone",
+        Args::range(1, 2),
+        "name [size]",
+        "",
+        "Names the state shared by workers. State always is shared here; the size does not matter.\n",
+        zone,
+    ),
+    inside(
+        "keepalive",
+        Args::range(1, 2),
+        "connections [local]",
+        "32 local",
+        "Sets how many idle connections each worker adds to those kept; 0 keeps none.\n",
+        |cx, directive| {
+            let number = parse_number(directive.arg(0));
+            let number = number.ok_or_else(|| {
+                directive.error_at(
+                    0,
+                    format!("invalid value \"{}\" in \"keepalive\" directive", directive.word(0).str()),
+                )
+            })?;
+            let local = match directive.args.get(1) {
+                None => false,
+                Some(word) if word.is("local") => true,
+                Some(_) => return Err(directive.invalid_parameter(1)),
+            };
+            let building = cx.state::<Building>();
+            if building.keepalive_set {
+                return Err(directive.error("\"keepalive\" directive is duplicate"));
+            }
+            building.keepalive_set = true;
+            building.keepalive.connections = number;
+            building.keepalive.local = local;
+            Ok(())
+        },
+    ),
+    inside(
+        "keepalive_requests",
+        Args::exactly(1),
+        "number",
+        "1000",
+        "Limits the requests of one connection.\n",
+        |cx, directive| {
+            let number =
+                parse_number(directive.arg(0)).ok_or_else(|| directive.complain("invalid number"))?;
+            cx.state::<Building>().keepalive.requests = number as u64;
+            Ok(())
+        },
+    ),
+    inside(
+        "keepalive_time",
+        Args::exactly(1),
+        "time",
+        "1h",
+        "Limits the time in which one connection may carry requests.\n",
+        |cx, directive| {
+            let time = headwater_conf::value::parse_milliseconds(directive.arg(0))
+                .ok_or_else(|| directive.complain("invalid value"))?;
+            cx.state::<Building>().keepalive.time = time;
+            Ok(())
+        },
+    ),
+    inside(
+        "keepalive_timeout",
+        Args::exactly(1),
+        "timeout",
+        "60s",
+        "Limits the time a connection stays idle.\n",
+        |cx, directive| {
+            let time = headwater_conf::value::parse_milliseconds(directive.arg(0))
+                .ok_or_else(|| directive.complain("invalid value"))?;
+            cx.state::<Building>().keepalive.timeout = time;
+            Ok(())
+        },
+    ),
+];
+
+/// The group being read.
+#[derive(Default)]
+struct Building {
+    primary: Vec<Peer>,
+    backup: Vec<Peer>,
+    keepalive: Keepalive,
+    keepalive_set: bool,
+}
+
+fn upstream(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
+    let name = directive.word(0).str().into_owned();
+    if cx.state::<Groups>().find(&name).is_some() {
+        return Err(directive.error_at(0, format!("duplicate upstream \"{name}\"")));
+    }
+    *cx.state::<Building>() = Building::default();
+    cx.enter(directive, UPSTREAM)?;
+    let building = cx.take_state::<Building>();
+    if building.primary.is_empty() && building.backup.is_empty() {
+        let mut error = directive.error("no servers are inside upstream");
+        // nginx names the line of the closing brace.
+        if let (Some(block), Some(position)) = (&directive.block, &mut error.position) {
+            position.1 = block.end_line;
+        }
+        return Err(error);
+    }
+    if building.primary.is_empty() {
+        return Err(directive.error(format!("no servers in upstream \"{name}\"")));
+    }
+    cx.state::<Groups>().add(Group::new(&name, building.primary, building.backup, building.keepalive));
+    Ok(())
+}
+
+fn zone(_: &mut Cx<'_>, directive: &Directive) -> Result<()> {
+    if directive.arg(0).is_empty() {
+        return Err(directive.error_at(0, "invalid zone name \"\""));
+    }
+    if let Some(size) = directive.args.get(1) {
+        let parsed = parse_size(&size.text);
+        let parsed =
+            parsed.ok_or_else(|| directive.error_at(1, format!("invalid zone size \"{}\"", size.str())))?;
+        if parsed < 8 * 4096 {
+            return Err(directive.error_at(1, format!("zone \"{}\" is too small", directive.word(0).str())));
+        }
+    }
+    Ok(())
+}
+
+fn server(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
+    let mut template = Peer {
+        addr: Addr::unnamed_unix(),
+        name: Box::default(),
+        server: directive.word(0).str().into(),
+        weight: 1,
+        max_fails: 1,
+        fail_timeout: Duration::from_secs(10),
+        max_conns: 0,
+        down: false,
+    };
+    let mut backup = false;
+    for (index, word) in directive.args.iter().enumerate().skip(1) {
+        let invalid = || directive.invalid_parameter(index);
+        let number = |text: &[u8]| parse_number(text).and_then(|n| u32::try_from(n).ok());
+        if let Some(text) = word.after("weight=") {
+            template.weight = i64::from(number(text).filter(|n| *n > 0).ok_or_else(invalid)?);
+        } else if let Some(text) = word.after("max_conns=") {
+            template.max_conns = number(text).ok_or_else(invalid)?;
+        } else if let Some(text) = word.after("max_fails=") {
+            template.max_fails = number(text).ok_or_else(invalid)?;
+        } else if let Some(text) = word.after("fail_timeout=") {
+            template.fail_timeout = parse_seconds(text).ok_or_else(invalid)?;
+        } else if word.is("backup") {
+            backup = true;
+        } else if word.is("down") {
+            template.down = true;
+        } else {
+            return Err(invalid());
+        }
+    }
+    for addr in resolve(directive, 0, directive.word(0).str().as_ref(), 80)? {
+        let peer = Peer { name: addr.to_string().into(), addr, server: template.server.clone(), ..template };
+        let building = cx.state::<Building>();
+        if backup {
+            building.backup.push(peer);
+        } else {
+            building.primary.push(peer);
+        }
+    }
+    Ok(())
+}
+
+/// The addresses of `host[:port]` or `unix:/path`, looked up now.
+pub fn resolve(directive: &Directive, index: usize, text: &str, default_port: u16) -> Result<Vec<Addr>> {
+    let fail = |message: String| directive.error_at(index, message);
+    if let Some(path) = text.strip_prefix("unix:") {
+        if path.is_empty() {
+            return Err(fail(format!("no path in the unix domain socket in upstream \"{text}\"")));
+        }
+        return Ok(vec![Addr::unix(path)]);
+    }
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, after)) => (host, after.strip_prefix(':')),
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let port = match port {
+        None => default_port,
+        Some(digits) => parse_number(digits.as_bytes())
+            .and_then(|port| u16::try_from(port).ok())
+            .filter(|port| *port > 0)
+            .ok_or_else(|| fail(format!("invalid port in upstream \"{text}\"")))?,
+    };
+    if host.is_empty() {
+        return Err(fail(format!("no host in upstream \"{text}\"")));
+    }
+    let found: Vec<Addr> =
+        (host, port).to_socket_addrs().map(|found| found.map(Addr::Inet).collect()).unwrap_or_default();
+    if found.is_empty() {
+        return Err(fail(format!("host not found in upstream \"{text}\"")));
+    }
+    Ok(found)
+}
+
+fn join(r: &Request, out: &mut Vec<u8>, one: impl FnMut(&UpstreamState, &mut Vec<u8>)) -> bool {
+    r.upstream.borrow().join(out, one)
+}
+
+fn number(value: u64, out: &mut Vec<u8>) {
+    // Writing to a vector cannot fail.
+    let _ = write!(out, "{value}");
+}
+
+fn header(list: Option<&HeaderList>, suffix: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(list) = list else { return false };
+    let mut found = false;
+    for line in list.iter() {
+        let same = line.name.len() == suffix.len()
+            && line
+                .name
+                .iter()
+                .zip(suffix)
+                .all(|(a, b)| a.to_ascii_lowercase() == *b || (*a == b'-' && *b == b'_'));
+        if same {
+            if found {
+                out.extend_from_slice(b", ");
+            }
+            out.extend_from_slice(line.value);
+            found = true;
+        }
+    }
+    found
+}
+
+fn cookie(list: Option<&HeaderList>, name: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(list) = list else { return false };
+    for value in list.get_all(b"set-cookie") {
+        let rest = value.strip_prefix(name).and_then(|rest| rest.strip_prefix(b"="));
+        if let Some(rest) = rest {
+            out.extend_from_slice(rest.split(|byte| *byte == b';').next().unwrap_or_default());
+            return true;
+        }
+    }
+    false
+}
+
+const VARIABLES: &[VariableDef] = &[
+    VariableDef::new(
+        "upstream_addr",
+        NAME,
+        |r, _, out| join(r, out, |state, out| out.extend_from_slice(state.peer.as_bytes())),
+        "Addresses of the servers that were asked.",
+    ),
+    VariableDef::new(
+        "upstream_status",
+        NAME,
+        |r, _, out| {
+            join(r, out, |state, out| match state.status {
+                0 => out.push(b'-'),
+                status => number(status.into(), out),
+            })
+        },
+        "Statuses of the answers.",
+    ),
+    VariableDef::new(
+        "upstream_connect_time",
+        NAME,
+        |r, _, out| join(r, out, |state, out| write_seconds(state.connect_ms, out)),
+        "Seconds until connections were made.",
+    ),
+    VariableDef::new(
+        "upstream_header_time",
+        NAME,
+        |r, _, out| join(r, out, |state, out| write_seconds(state.header_ms, out)),
+        "Seconds until the heads of answers were there.",
+    ),
+    VariableDef::new(
+        "upstream_response_time",
+        NAME,
+        |r, _, out| join(r, out, |state, out| write_seconds(state.response_ms, out)),
+        "Seconds until answers were complete.",
+    ),
+    VariableDef::new(
+        "upstream_response_length",
+        NAME,
+        |r, _, out| join(r, out, |state, out| number(state.response_length, out)),
+        "Body bytes of the answers.",
+    ),
+    VariableDef::new(
+        "upstream_bytes_received",
+        NAME,
+        |r, _, out| join(r, out, |state, out| number(state.bytes_received, out)),
+        "Bytes received.",
+    ),
+    VariableDef::new(
+        "upstream_bytes_sent",
+        NAME,
+        |r, _, out| join(r, out, |state, out| number(state.bytes_sent, out)),
+        "Bytes sent.",
+    ),
+    VariableDef::new(
+        "upstream_last_addr",
+        NAME,
+        |r, _, out| match r.upstream.borrow().states.last() {
+            Some(state) => {
+                out.extend_from_slice(state.peer.as_bytes());
+                true
+            }
+            None => false,
+        },
+        "The address of the last server that was asked.",
+    ),
+    VariableDef::family(
+        "upstream_http_",
+        NAME,
+        |r, suffix, out| header(r.upstream.borrow().headers.as_ref(), suffix, out),
+        "A header of the last answer.",
+    ),
+    VariableDef::family(
+        "upstream_trailer_",
+        NAME,
+        |r, suffix, out| header(r.upstream.borrow().trailers.as_ref(), suffix, out),
+        "A trailer of the last answer.",
+    ),
+    VariableDef::family(
+        "upstream_cookie_",
+        NAME,
+        |r, suffix, out| cookie(r.upstream.borrow().headers.as_ref(), suffix, out),
+        "A cookie that the last answer sets.",
+    ),
+];

@@ -1,0 +1,102 @@
+//! The response head under construction. nginx's counterpart: `ngx_http_headers_out_t`.
+
+use bytes::Bytes;
+use headwater_wire::headers::{HeaderList, KnownHeader};
+
+/// The response head under construction. Fields that filters work with have places of their own; all else is in `list`.
+#[derive(Default, Clone)]
+pub struct HeadersOut {
+    /// The status code; 0 means 200.
+    pub status: u16,
+    /// Code and reason as they came from a back end, `404 Not Here`.
+    pub status_line: Option<Bytes>,
+    /// `Server`, when it is not our own.
+    pub server: Option<Bytes>,
+    /// `Date`, when it is not our own.
+    pub date: Option<Bytes>,
+    /// `Content-Type` without a charset that was added here.
+    pub content_type: Option<Bytes>,
+    /// A charset to add to the type.
+    pub charset: Option<Bytes>,
+    /// `Content-Length`.
+    pub content_length: Option<u64>,
+    /// `Last-Modified`, Unix seconds.
+    pub last_modified: Option<i64>,
+    /// `Last-Modified` as it came from a back end.
+    pub last_modified_text: Option<Bytes>,
+    /// `Location`; made absolute when it starts with `/`.
+    pub location: Option<Bytes>,
+    /// Whether a `Location` that starts with `/` stays as it is.
+    pub location_as_is: bool,
+    /// Whether byte ranges may be served.
+    pub allow_ranges: bool,
+    /// Whether at most one range may be served.
+    pub single_range: bool,
+    /// Where the body starts in the whole entity (slice).
+    pub content_offset: u64,
+    /// Whether `Vary: Accept-Encoding` is due.
+    pub vary_accept_encoding: bool,
+    /// Whether If-Modified-Since and its like must not be tested.
+    pub no_not_modified: bool,
+    /// Everything else, in order.
+    pub list: HeaderList,
+    /// Trailer fields to send after a chunked body.
+    pub trailers: Vec<(Bytes, Bytes)>,
+    /// Whether trailers are to be sent though none is known yet.
+    pub expect_trailers: bool,
+}
+
+impl HeadersOut {
+    /// The status that will be sent.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        if self.status == 0 { 200 } else { self.status }
+    }
+
+    /// Forgets the length, for filters that change the body.
+    pub fn clear_content_length(&mut self) {
+        self.content_length = None;
+    }
+
+    /// Forgets that ranges may be served.
+    pub fn clear_accept_ranges(&mut self) {
+        self.allow_ranges = false;
+        self.list.remove(b"Accept-Ranges");
+    }
+
+    /// `ETag`, quotes included.
+    #[must_use]
+    pub fn etag(&self) -> Option<&[u8]> {
+        self.list.get_known(KnownHeader::Etag)
+    }
+
+    /// `Content-Encoding`.
+    #[must_use]
+    pub fn content_encoding(&self) -> Option<&[u8]> {
+        self.list.get_known(KnownHeader::ContentEncoding)
+    }
+
+    /// Turns a strong entity tag into a weak one, for filters that change the body (nginx: `ngx_http_weak_etag`).
+    pub fn weaken_etag(&mut self) {
+        let Some(etag) = self.etag().map(<[u8]>::to_vec) else { return };
+        if etag.starts_with(b"W/") {
+            return;
+        }
+        self.list.remove_known(KnownHeader::Etag);
+        if etag.starts_with(b"\"") {
+            self.list.push(b"ETag", &[b"W/", etag.as_slice()].concat());
+        }
+    }
+
+    /// Forgets what described the body that will not be sent (nginx: before an error page).
+    pub fn clear_body_headers(&mut self) {
+        self.content_length = None;
+        self.last_modified = None;
+        self.last_modified_text = None;
+        self.allow_ranges = false;
+        self.list.remove_known(KnownHeader::Etag);
+        self.list.remove_known(KnownHeader::ContentEncoding);
+        self.list.remove(b"Accept-Ranges");
+        self.list.remove(b"Content-Range");
+    }
+}

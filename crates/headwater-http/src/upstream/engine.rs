@@ -1,0 +1,538 @@
+//! The engine: the only code that waits for a back end.
+//!
+//! choose peer → connect or reuse → send → read head → relay body → finish, with one timer per stage; a failed attempt goes to `retry`. Called by
+//! content handlers. nginx's counterpart: `ngx_http_upstream.c` up to `ngx_http_upstream_send_response`.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use headwater_io::connect::ConnectOptions;
+use headwater_io::scratch::with_scratch;
+use headwater_io::stream::Stream;
+use headwater_io::timer::{Timer, with_timeout};
+
+use super::head::{Verdict, process};
+use super::peers::{Group, Picked, Tried};
+use super::pool::Link;
+use super::protocol::{Header, Protocol, ResponseHead};
+use super::relay::Step;
+use super::retry::{self, Attempt, Failure};
+use super::settings::{UpstreamConf, local_address};
+use super::tunnel;
+use crate::flow::error_log::Level;
+use crate::flow::os_error;
+use crate::flow::phases::{Outcome, Redirect};
+use crate::request::Request;
+use crate::request::body::{BodyError, Stored};
+use crate::request::upstream_state::UpstreamState;
+
+/// Bodies up to this size are sent in one write with the request head.
+const ONE_WRITE: usize = 65536;
+
+/// One request's work with back ends.
+pub(super) struct Engine<'a> {
+    pub(super) r: &'a Request,
+    pub(super) conf: &'a UpstreamConf,
+    pub(super) group: &'a Arc<Group>,
+    pub(super) protocol: Box<dyn Protocol>,
+    pub(super) head: ResponseHead,
+    pub(super) timer: Timer,
+    /// Body bytes received from the back end and not yet used up by the protocol.
+    pub(super) rest: Vec<u8>,
+    /// The request's head, and its body when that is small.
+    request: Vec<u8>,
+    owner: usize,
+    start: Instant,
+    attempt_ms: u64,
+}
+
+/// How an attempt ended.
+pub(super) enum End {
+    /// The response was passed on, or the request goes elsewhere.
+    Outcome(Outcome<'static>),
+    /// It failed before anything was passed on.
+    Failed(Failure, Attempt),
+    /// The connection became a tunnel; the bytes came behind the head.
+    Upgraded(Box<Link>, Vec<u8>),
+}
+
+/// Asks a back end and passes its answer on. `owner` names the location, for groups whose idle connections are not shared.
+pub async fn run(
+    r: &Request,
+    conf: &UpstreamConf,
+    group: &Arc<Group>,
+    owner: usize,
+    mut protocol: Box<dyn Protocol>,
+) -> Outcome<'static> {
+    if conf.pass_request_body && conf.request_buffering {
+        match r.read_body().await {
+            Ok(()) => {}
+            Err(BodyError::Status(status)) => return Outcome::Status(status),
+            Err(BodyError::Gone(status)) => return Outcome::Close(status),
+        }
+    }
+    let mut request = Vec::with_capacity(1024);
+    if let Err(status) = protocol.create_request(r, &mut request) {
+        return Outcome::Status(status);
+    }
+    r.action.set("connecting to upstream");
+    let mut engine = Engine {
+        r,
+        conf,
+        group,
+        protocol,
+        head: ResponseHead::default(),
+        timer: Timer::new(),
+        rest: Vec::new(),
+        request,
+        owner,
+        start: headwater_io::clock::now(),
+        attempt_ms: 0,
+    };
+    let streams_body = !conf.request_buffering && !r.exchange.body.is_complete();
+    let end = if conf.ignore_client_abort || streams_body || !r.is_main() {
+        engine.attempts().await
+    } else {
+        let connection = r.connection().clone();
+        let outcome = tokio::select! {
+            biased;
+            end = engine.attempts() => Some(end),
+            () = connection.closed() => None,
+        };
+        match outcome {
+            Some(end) => end,
+            None => {
+                let already = if r.header_sent.get() { "" } else { ", so upstream connection is closed too" };
+                r.log(Level::Info, format_args!("client prematurely closed connection{already}"));
+                engine.protocol.abort_request(r);
+                End::Outcome(Outcome::Close(499))
+            }
+        }
+    };
+    engine.note_end();
+    let outcome = match end {
+        End::Outcome(outcome) => outcome,
+        End::Failed(failure, _) => Outcome::Status(failure.status()),
+        End::Upgraded(link, early) => tunnel::run(r, conf, *link, early).await,
+    };
+    let status = r.headers_out.borrow().status();
+    engine.protocol.finalize_request(r, status);
+    r.action.set("");
+    *r.upstream_url.borrow_mut() = None;
+    outcome
+}
+
+impl Engine<'_> {
+    /// Tries peers until one answers or there is no reason to go on.
+    async fn attempts(&mut self) -> End {
+        let mut tried = self.group.start();
+        if self.conf.next_upstream_tries > 0 {
+            tried.left = tried.left.min(self.conf.next_upstream_tries);
+        }
+        loop {
+            let Some(picked) = self.group.pick(&mut tried) else {
+                self.push_state(&self.group.name.clone());
+                self.set_status(502);
+                self.r.log(Level::Error, format_args!("no live upstreams"));
+                return End::Outcome(Outcome::Status(502));
+            };
+            self.push_state(&picked.peer.name);
+            let end = self.attempt(&picked).await;
+            self.note_end();
+            match end {
+                End::Failed(failure, attempt) => {
+                    self.group.release(&picked, &mut tried, failure.blames_peer());
+                    self.set_status(failure.status());
+                    if !self.again(&mut tried, attempt, failure) {
+                        return End::Failed(failure, attempt);
+                    }
+                    self.protocol.reinit_request(self.r);
+                    self.head = ResponseHead::default();
+                    self.rest.clear();
+                }
+                other => {
+                    self.group.release(&picked, &mut tried, false);
+                    return other;
+                }
+            }
+        }
+    }
+
+    fn again(&self, tried: &mut Tried, attempt: Attempt, failure: Failure) -> bool {
+        retry::again(self.r, self.conf, tried, attempt, failure)
+    }
+
+    async fn attempt(&mut self, picked: &Picked) -> End {
+        let r = self.r;
+        let worker = r.connection().worker.clone();
+        let mut attempt = Attempt { request_sent: false, reused: false, start: self.start };
+        let owner = if self.group.keepalive.local { self.owner } else { 0 };
+        let mut link = match self.group.pool.take(&picked.peer, worker.index, owner) {
+            Some(link) => {
+                attempt.reused = true;
+                link
+            }
+            None => match self.connect(picked).await {
+                Ok(stream) => Link {
+                    stream,
+                    requests: 0,
+                    since: headwater_io::clock::now(),
+                    reused: false,
+                    worker: worker.index,
+                },
+                Err(failure) => return End::Failed(failure, attempt),
+            },
+        };
+        link.requests = link.requests.saturating_add(1);
+        self.note(|state, now| state.connect_ms = Some(now));
+        r.action.set("sending request to upstream");
+        attempt.request_sent = true;
+        if let Err(end) = self.send(&mut link.stream, attempt).await {
+            return end;
+        }
+        r.action.set("reading response header from upstream");
+        match self.read_head(&mut link.stream, attempt).await {
+            Ok(Step::Upgraded(early)) => End::Upgraded(Box::new(link), early),
+            Ok(step) => {
+                r.action.set("reading upstream");
+                self.relay(link, step, picked, owner).await
+            }
+            Err(end) => end,
+        }
+    }
+
+    async fn connect(&mut self, picked: &Picked) -> Result<Stream, Failure> {
+        let conf = self.conf;
+        let local = conf.bind.as_ref().and_then(|bind| local_address(&bind.value(self.r)));
+        let options = ConnectOptions { local, keepalive: conf.socket_keepalive, ..ConnectOptions::default() };
+        let connect = Stream::connect(&picked.peer.addr, &options);
+        match with_timeout(&self.timer, conf.connect_timeout, connect).await {
+            Ok(Ok(stream)) => {
+                let _ = stream.set_nodelay(true);
+                Ok(stream)
+            }
+            Ok(Err(error)) => {
+                self.r.log(Level::Error, format_args!("connect() failed {}", os_error(&error)));
+                Err(Failure::Error)
+            }
+            Err(_) => {
+                self.r.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
+                Err(Failure::Timeout)
+            }
+        }
+    }
+
+    /// Sends the request's head and body.
+    async fn send(&mut self, stream: &mut Stream, attempt: Attempt) -> Result<(), End> {
+        let r = self.r;
+        let body =
+            if self.conf.pass_request_body { r.exchange.body.stored.borrow().clone() } else { Stored::None };
+        let streams = self.conf.pass_request_body && !self.conf.request_buffering;
+        let request = std::mem::take(&mut self.request);
+        let sent = match &body {
+            Stored::Memory(bytes) if bytes.len() <= ONE_WRITE => {
+                self.write_all(stream, &request, bytes).await
+            }
+            Stored::Memory(bytes) => self.write_all(stream, &request, bytes).await,
+            _ => self.write_all(stream, &request, &[]).await,
+        };
+        self.request = request;
+        sent.map_err(|failure| End::Failed(failure, attempt))?;
+        if let Some(file) = body.file() {
+            self.send_file(stream, &file, body.len())
+                .await
+                .map_err(|failure| End::Failed(failure, attempt))?;
+        }
+        if streams {
+            self.stream_body(stream, attempt).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the body piece by piece as the client sends it.
+    async fn stream_body(&mut self, stream: &mut Stream, attempt: Attempt) -> Result<(), End> {
+        let mut piece = Vec::new();
+        let mut encoded = Vec::new();
+        loop {
+            piece.clear();
+            encoded.clear();
+            let more = match self.r.read_body_piece(&mut piece).await {
+                Ok(more) => more,
+                Err(BodyError::Status(status)) => return Err(End::Outcome(Outcome::Status(status))),
+                Err(BodyError::Gone(status)) => return Err(End::Outcome(Outcome::Close(status))),
+            };
+            let last = !more || self.r.exchange.body.is_complete();
+            self.protocol.encode_body(&piece, last, &mut encoded);
+            let sent = self.write_all(stream, &encoded, &[]).await;
+            sent.map_err(|failure| End::Failed(failure, attempt))?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn write_all(&mut self, stream: &mut Stream, first: &[u8], second: &[u8]) -> Result<(), Failure> {
+        let total = first.len().saturating_add(second.len());
+        let mut done = 0_usize;
+        while done < total {
+            let rest = first.get(done..).unwrap_or_default();
+            let after = second.get(done.saturating_sub(first.len())..).unwrap_or_default();
+            let write = poll_fn(|cx| {
+                if after.is_empty() || second.is_empty() {
+                    stream.poll_write(cx, rest)
+                } else if rest.is_empty() {
+                    stream.poll_write(cx, after)
+                } else {
+                    stream.poll_write_vectored(cx, &[IoSlice::new(rest), IoSlice::new(after)])
+                }
+            });
+            let sent = with_timeout(&self.timer, self.conf.send_timeout, write).await;
+            let sent = self.sent(sent)?;
+            done = done.saturating_add(sent);
+        }
+        Ok(())
+    }
+
+    async fn send_file(
+        &mut self,
+        stream: &mut Stream,
+        file: &std::fs::File,
+        length: u64,
+    ) -> Result<(), Failure> {
+        let mut offset = 0;
+        while offset < length {
+            let count = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX).min(2 << 20);
+            let write = poll_fn(|cx| stream.poll_sendfile(cx, file, &mut offset, count));
+            let sent = with_timeout(&self.timer, self.conf.send_timeout, write).await;
+            self.sent(sent)?;
+        }
+        Ok(())
+    }
+
+    fn sent(
+        &self,
+        outcome: Result<io::Result<usize>, headwater_io::timer::Elapsed>,
+    ) -> Result<usize, Failure> {
+        match outcome {
+            Ok(Ok(0)) => Err(Failure::Error),
+            Ok(Ok(sent)) => {
+                if let Some(state) = self.r.upstream.borrow_mut().current() {
+                    state.bytes_sent = state.bytes_sent.saturating_add(sent as u64);
+                }
+                Ok(sent)
+            }
+            Ok(Err(error)) => {
+                self.r.log(Level::Error, format_args!("send() failed {}", os_error(&error)));
+                Err(Failure::Error)
+            }
+            Err(_) => {
+                self.r.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
+                Err(Failure::Timeout)
+            }
+        }
+    }
+
+    /// Reads until the head is complete; body bytes that came with it are passed on at once.
+    async fn read_head(&mut self, stream: &mut Stream, attempt: Attempt) -> Result<Step, End> {
+        let timer = self.timer.clone();
+        let limit = self.conf.read_timeout;
+        let mut buffer: Vec<u8> = Vec::new();
+        loop {
+            let read = poll_fn(|cx| {
+                with_scratch(|scratch| {
+                    let length = ready!(stream.poll_read(cx, scratch))?;
+                    let bytes = scratch.get(..length).unwrap_or_default();
+                    Poll::Ready(io::Result::Ok(self.head_bytes(bytes, &mut buffer, attempt)))
+                })
+            });
+            match with_timeout(&timer, limit, read).await {
+                Ok(Ok(Some(outcome))) => return outcome,
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => {
+                    self.r.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
+                    return Err(End::Failed(Failure::Error, attempt));
+                }
+                Err(_) => {
+                    self.r.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
+                    return Err(End::Failed(Failure::Timeout, attempt));
+                }
+            }
+        }
+    }
+
+    /// Takes bytes while the head is incomplete. `None` means more are needed.
+    fn head_bytes(
+        &mut self,
+        bytes: &[u8],
+        buffer: &mut Vec<u8>,
+        attempt: Attempt,
+    ) -> Option<Result<Step, End>> {
+        let r = self.r;
+        if bytes.is_empty() {
+            r.log(Level::Error, format_args!("upstream prematurely closed connection"));
+            return Some(Err(End::Failed(Failure::Error, attempt)));
+        }
+        if let Some(state) = r.upstream.borrow_mut().current() {
+            state.bytes_received = state.bytes_received.saturating_add(bytes.len() as u64);
+        }
+        let fresh = buffer.is_empty();
+        if !fresh {
+            buffer.extend_from_slice(bytes);
+        }
+        let all: &[u8] = if fresh { bytes } else { buffer };
+        let header = self.protocol.process_header(r, all, &mut self.head);
+        let too_big = |used: usize| used > self.conf.buffer_size;
+        match header {
+            Header::Again if too_big(all.len().saturating_add(1)) => {
+                Some(self.invalid("upstream sent too big header", attempt))
+            }
+            Header::Again => {
+                if fresh {
+                    buffer.extend_from_slice(bytes);
+                }
+                None
+            }
+            Header::Invalid(text) => Some(self.invalid(&text, attempt)),
+            Header::Ok(used) if too_big(used) => Some(self.invalid("upstream sent too big header", attempt)),
+            Header::Ok(used) => {
+                let rest = all.get(used..).unwrap_or_default();
+                if fresh {
+                    Some(self.accept(rest, attempt))
+                } else {
+                    let rest = rest.to_vec();
+                    Some(self.accept(&rest, attempt))
+                }
+            }
+        }
+    }
+
+    fn invalid(&self, text: &str, attempt: Attempt) -> Result<Step, End> {
+        self.r.log(Level::Error, format_args!("{text}"));
+        Err(End::Failed(Failure::InvalidHeader, attempt))
+    }
+
+    /// Decides what becomes of a response whose head is complete, and starts passing it on.
+    fn accept(&mut self, rest: &[u8], attempt: Attempt) -> Result<Step, End> {
+        let r = self.r;
+        let status = self.head.status;
+        self.note(|state, now| state.header_ms = Some(now));
+        self.set_status(status);
+        if retry::is_named(self.conf, status) {
+            let failure = Failure::Status(status);
+            // A response that could be dropped is passed on when there is nobody else to ask.
+            if self.may_drop(attempt, failure) {
+                return Err(End::Failed(failure, attempt));
+            }
+        }
+        if status == 101 && self.head.upgrade {
+            return self.upgrade(rest);
+        }
+        if self.conf.intercept_errors && status >= 300 && self.intercepts(status) {
+            return Err(End::Outcome(Outcome::Status(status)));
+        }
+        let verdict = process(r, self.conf, &*self.protocol, &self.head);
+        self.keep_headers();
+        if let Verdict::Redirect(redirect) = verdict {
+            if matches!(&redirect, Redirect::Uri(uri, _) if uri.is_empty()) {
+                r.log(Level::Error, format_args!("unsafe URI in \"X-Accel-Redirect\""));
+                return Err(End::Outcome(Outcome::Status(404)));
+            }
+            r.headers_out.borrow_mut().status = 0;
+            if let Some(state) = r.upstream.borrow_mut().current() {
+                state.group_end = true;
+            }
+            return Err(End::Outcome(Outcome::Redirect(redirect)));
+        }
+        if let Err(error) = r.send_header() {
+            return Err(End::Outcome(error.outcome()));
+        }
+        self.protocol.input_filter_init(r, &self.head);
+        Ok(self.body_bytes(rest))
+    }
+
+    fn upgrade(&mut self, rest: &[u8]) -> Result<Step, End> {
+        let r = self.r;
+        let _ = process(r, self.conf, &*self.protocol, &self.head);
+        if let Some(value) = self.head.headers.get(b"upgrade") {
+            let mut out = r.headers_out.borrow_mut();
+            out.list.remove(b"upgrade");
+            out.list.push(b"Upgrade", value);
+        }
+        r.exchange.keepalive.set(false);
+        if let Err(error) = r.send_header().and_then(|()| r.push_end()) {
+            return Err(End::Outcome(error.outcome()));
+        }
+        Ok(Step::Upgraded(rest.to_vec()))
+    }
+
+    fn may_drop(&self, attempt: Attempt, failure: Failure) -> bool {
+        // The real bookkeeping is done by the caller; here only whether it would allow another attempt.
+        let attempts = self.r.upstream.borrow().states.len();
+        let peers = self.group.start().left;
+        let limit =
+            if self.conf.next_upstream_tries > 0 { peers.min(self.conf.next_upstream_tries) } else { peers };
+        let mut tried = Tried::with_left(limit.saturating_sub(attempts));
+        retry::again(self.r, self.conf, &mut tried, attempt, failure)
+    }
+
+    fn intercepts(&self, status: u16) -> bool {
+        let core = &self.r.loc().core;
+        let page = core.error_page.iter().any(|page| page.codes.contains(&status));
+        if page && status == 401 {
+            for value in self.head.headers.get_all(b"www-authenticate") {
+                self.r.headers_out.borrow_mut().list.push(b"WWW-Authenticate", value);
+            }
+        }
+        page && (!self.r.error_page_used.get() || core.recursive_error_pages)
+    }
+
+    /// Keeps the head for `$upstream_http_*` where the configuration uses such variables.
+    fn keep_headers(&mut self) {
+        if self.r.exchange.generation.keeps_upstream_headers {
+            self.r.upstream.borrow_mut().headers = Some(self.head.headers.clone());
+        }
+    }
+
+    fn push_state(&mut self, peer: &str) {
+        self.attempt_ms = headwater_io::clock::now_ms();
+        self.r
+            .upstream
+            .borrow_mut()
+            .states
+            .push(UpstreamState { peer: peer.into(), ..UpstreamState::default() });
+    }
+
+    pub(super) fn note(&self, set: impl FnOnce(&mut UpstreamState, u64)) {
+        let now = headwater_io::clock::now_ms().saturating_sub(self.attempt_ms);
+        if let Some(state) = self.r.upstream.borrow_mut().current() {
+            set(state, now);
+        }
+    }
+
+    /// Notes when the present attempt ended, once.
+    pub(super) fn note_end(&self) {
+        self.note(|state, now| {
+            state.response_ms.get_or_insert(now);
+        });
+    }
+
+    fn set_status(&self, status: u16) {
+        if let Some(state) = self.r.upstream.borrow_mut().current() {
+            state.status = status;
+        }
+    }
+}
+
+/// The URL of a back end as the error log shows it.
+#[must_use]
+pub fn log_url(scheme: &str, peer: &str, uri: &[u8]) -> Bytes {
+    let mut url = Vec::with_capacity(scheme.len() + peer.len() + uri.len());
+    url.extend_from_slice(scheme.as_bytes());
+    url.extend_from_slice(peer.as_bytes());
+    url.extend_from_slice(uri);
+    url.into()
+}

@@ -1,0 +1,104 @@
+//! The protocol callbacks: synchronous, without I/O, named as nginx names them. One engine does all waiting.
+//!
+//! A protocol sees bytes and says what they mean; it never learns how they travel. Implemented by `modules::proxy`; called by `engine`.
+
+use bytes::Bytes;
+use headwater_wire::headers::HeaderList;
+
+use crate::request::Request;
+
+/// What `process_header` made of the bytes so far.
+#[derive(Debug)]
+pub enum Header {
+    /// More bytes are needed.
+    Again,
+    /// The head is complete; it took this many bytes of the buffer.
+    Ok(usize),
+    /// The bytes are no response of this protocol: 502 or the next peer. The text is for the log.
+    Invalid(String),
+}
+
+/// What `input_filter` made of body bytes.
+#[derive(Debug, Default)]
+pub struct Piece {
+    /// Bytes used up.
+    pub consumed: usize,
+    /// Where in the buffer body bytes stand.
+    pub data: Option<std::ops::Range<usize>>,
+    /// Whether the body is complete.
+    pub done: bool,
+}
+
+/// A response head as the engine takes it.
+#[derive(Debug, Default)]
+pub struct ResponseHead {
+    /// The status.
+    pub status: u16,
+    /// Code and reason as received.
+    pub status_line: Option<Bytes>,
+    /// Header lines.
+    pub headers: HeaderList,
+    /// The body's length, when known.
+    pub content_length: Option<u64>,
+    /// Whether the connection may carry another request after this response.
+    pub keepalive: bool,
+    /// Whether the connection becomes a tunnel.
+    pub upgrade: bool,
+}
+
+/// One request's conversation with a back end.
+pub trait Protocol {
+    /// Builds the request's head; called once per request, after the body was read when it is buffered.
+    fn create_request(&mut self, r: &Request, out: &mut Vec<u8>) -> Result<(), u16>;
+
+    /// Forgets what was parsed; called before each further attempt. The bytes of `create_request` are sent again.
+    fn reinit_request(&mut self, r: &Request);
+
+    /// Encodes a piece of an unbuffered request body; `last` when the body is complete. Plain protocols append the bytes as they are.
+    fn encode_body(&mut self, data: &[u8], last: bool, out: &mut Vec<u8>) {
+        let _ = last;
+        out.extend_from_slice(data);
+    }
+
+    /// Parses the response head from all bytes received so far. Any split of the bytes gives the same result.
+    fn process_header(&mut self, r: &Request, buffer: &[u8], head: &mut ResponseHead) -> Header;
+
+    /// Prepares for the body; the head is known.
+    fn input_filter_init(&mut self, r: &Request, head: &ResponseHead);
+
+    /// Decodes body bytes. The error is a text for the log: the response cannot be completed.
+    fn input_filter(&mut self, r: &Request, buffer: &[u8]) -> Result<Piece, String>;
+
+    /// The back end closed the connection: whether the body is complete by that.
+    fn input_end(&mut self, r: &Request) -> bool;
+
+    /// Whether the connection may carry another request, now that the body is complete.
+    fn reusable(&self) -> bool;
+
+    /// The client left while the request was under way.
+    fn abort_request(&mut self, r: &Request) {
+        let _ = r;
+    }
+
+    /// The request is over; called once on every path.
+    fn finalize_request(&mut self, r: &Request, status: u16) {
+        let _ = (r, status);
+    }
+
+    /// Rewrites a `Location` or `Refresh` value; `None` leaves it as it is.
+    fn rewrite_redirect(&self, r: &Request, value: &[u8]) -> Option<Vec<u8>> {
+        let _ = (r, value);
+        None
+    }
+
+    /// Rewrites a `Set-Cookie` value; `None` leaves it as it is.
+    fn rewrite_cookie(&self, r: &Request, value: &[u8]) -> Option<Vec<u8>> {
+        let _ = (r, value);
+        None
+    }
+
+    /// Trailer fields that followed the body.
+    fn trailers(&mut self) -> Option<HeaderList> {
+        None
+    }
+}

@@ -1,0 +1,215 @@
+//! Passing a response body on: the back end is read at its own speed into bounded memory, or at the client's speed.
+//!
+//! Called by `engine` when the head was accepted. nginx's counterpart: `ngx_event_pipe.c`, `ngx_http_upstream_process_non_buffered_upstream`.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use headwater_io::scratch::with_scratch;
+use headwater_io::stream::Stream;
+use headwater_io::timer::with_timeout;
+
+use super::engine::{End, Engine};
+use super::peers::Picked;
+use super::pool::Link;
+use crate::filters::{Chunk, End as Mark};
+use crate::flow::error_log::Level;
+use crate::flow::os_error;
+use crate::flow::output::SendError;
+use crate::flow::phases::Outcome;
+
+/// What came of some bytes.
+#[derive(Debug)]
+pub enum Step {
+    /// More are needed.
+    More,
+    /// The response is complete.
+    Finished,
+    /// It cannot be completed.
+    Broken,
+    /// The client cannot take it.
+    Client(SendError),
+    /// The connection became a tunnel; these bytes came behind the head.
+    Upgraded(Vec<u8>),
+}
+
+impl Engine<'_> {
+    /// Relays the rest of a body; `step` says what the bytes that came with the head amounted to.
+    pub(super) async fn relay(&mut self, mut link: Link, step: Step, picked: &Picked, owner: usize) -> End {
+        let r = self.r;
+        let mut step = step;
+        let buffered = r.overrides.buffering.get().unwrap_or(self.conf.buffering);
+        let limit = if buffered { self.conf.buffers as u64 } else { 0 };
+        while matches!(step, Step::More) {
+            if r.queued() > limit {
+                if let Err(error) = r.drain_to(limit).await {
+                    step = Step::Client(error);
+                    break;
+                }
+                continue;
+            }
+            self.obey_limit_rate().await;
+            step = if r.queued() == 0 {
+                self.read_step(&mut link.stream).await
+            } else {
+                // The client is slower: write what it takes while the back end is read.
+                tokio::select! {
+                    biased;
+                    step = self.read_step(&mut link.stream) => step,
+                    drained = r.drained() => match drained {
+                        Ok(()) => Step::More,
+                        Err(error) => Step::Client(error),
+                    },
+                }
+            };
+        }
+        self.finish(link, step, picked, owner).await
+    }
+
+    async fn finish(&mut self, link: Link, step: Step, picked: &Picked, owner: usize) -> End {
+        let r = self.r;
+        match step {
+            Step::Finished => {
+                self.note_end();
+                if let Some(trailers) = self.protocol.trailers() {
+                    r.upstream.borrow_mut().trailers = Some(trailers);
+                }
+                if self.protocol.reusable() && self.rest.is_empty() {
+                    let workers = r.exchange.generation.main.settings.worker_processes.count();
+                    self.group.pool.put(self.group, &picked.peer, link, owner, workers);
+                } else {
+                    drop(link);
+                }
+                match r.drained().await {
+                    Ok(()) => End::Outcome(Outcome::Done),
+                    Err(error) => End::Outcome(error.outcome()),
+                }
+            }
+            Step::Client(error) => End::Outcome(error.outcome()),
+            _ => {
+                drop(link);
+                // What was received is delivered; the closed connection tells the client that it is not all.
+                let _ = r.push(Chunk::Empty, Mark::Flush);
+                let _ = r.drained().await;
+                End::Outcome(Outcome::Close(502))
+            }
+        }
+    }
+
+    async fn obey_limit_rate(&self) {
+        let rate = self.conf.limit_rate.value(self.r);
+        if rate == 0 {
+            return;
+        }
+        loop {
+            let (received, ms) = {
+                let mut upstream = self.r.upstream.borrow_mut();
+                let Some(state) = upstream.current() else { return };
+                (state.bytes_received, state.header_ms.unwrap_or(0))
+            };
+            let mut elapsed = 0;
+            self.note(|_, now| elapsed = now.saturating_sub(ms));
+            let allowed = rate.saturating_mul(elapsed / 1000 + 1);
+            if received <= allowed {
+                return;
+            }
+            let wait = (received - allowed).saturating_mul(1000) / rate + 1;
+            headwater_io::timer::sleep(Duration::from_millis(wait)).await;
+        }
+    }
+
+    /// Reads once and passes on what came.
+    async fn read_step(&mut self, stream: &mut Stream) -> Step {
+        let timer = self.timer.clone();
+        let limit = self.conf.read_timeout;
+        let read = poll_fn(|cx| {
+            with_scratch(|scratch| {
+                let length = ready!(stream.poll_read(cx, scratch))?;
+                if let Some(state) = self.r.upstream.borrow_mut().current() {
+                    state.bytes_received = state.bytes_received.saturating_add(length as u64);
+                }
+                let bytes = scratch.get(..length).unwrap_or_default();
+                let step = if bytes.is_empty() { self.end_of_stream() } else { self.body_bytes(bytes) };
+                Poll::Ready(io::Result::Ok(step))
+            })
+        });
+        match with_timeout(&timer, limit, read).await {
+            Ok(Ok(step)) => step,
+            Ok(Err(error)) => {
+                self.r.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
+                Step::Broken
+            }
+            Err(_) => {
+                self.r.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
+                Step::Broken
+            }
+        }
+    }
+
+    fn end_of_stream(&mut self) -> Step {
+        if self.protocol.input_end(self.r) {
+            return match self.r.push_end() {
+                Ok(()) => Step::Finished,
+                Err(error) => Step::Client(error),
+            };
+        }
+        self.r.log(Level::Error, format_args!("upstream prematurely closed connection"));
+        Step::Broken
+    }
+
+    /// Decodes body bytes and pushes them to the client.
+    pub(super) fn body_bytes(&mut self, bytes: &[u8]) -> Step {
+        if self.rest.is_empty() {
+            let (step, used) = self.decode(bytes);
+            self.rest.extend_from_slice(bytes.get(used..).unwrap_or_default());
+            return step;
+        }
+        let mut all = std::mem::take(&mut self.rest);
+        all.extend_from_slice(bytes);
+        let (step, used) = self.decode(&all);
+        all.drain(..used.min(all.len()));
+        self.rest = all;
+        step
+    }
+
+    fn decode(&mut self, bytes: &[u8]) -> (Step, usize) {
+        let r = self.r;
+        let unbuffered = !r.overrides.buffering.get().unwrap_or(self.conf.buffering);
+        let mut used = 0_usize;
+        loop {
+            let rest = bytes.get(used..).unwrap_or_default();
+            let piece = match self.protocol.input_filter(r, rest) {
+                Ok(piece) => piece,
+                Err(text) => {
+                    r.log(Level::Error, format_args!("{text}"));
+                    return (Step::Broken, bytes.len());
+                }
+            };
+            used = used.saturating_add(piece.consumed);
+            let data = piece.data.and_then(|range| rest.get(range)).unwrap_or_default();
+            if let Some(state) = r.upstream.borrow_mut().current() {
+                state.response_length = state.response_length.saturating_add(data.len() as u64);
+            }
+            let stalled = piece.consumed == 0 || used >= bytes.len();
+            let mark = match (piece.done, stalled && unbuffered) {
+                (true, _) => Mark::Last,
+                (false, true) => Mark::Flush,
+                (false, false) => Mark::More,
+            };
+            if (!data.is_empty() || mark != Mark::More)
+                && let Err(error) =
+                    r.push(if data.is_empty() { Chunk::Empty } else { Chunk::Slice(data) }, mark)
+            {
+                return (Step::Client(error), used);
+            }
+            if piece.done {
+                return (Step::Finished, used);
+            }
+            if stalled {
+                return (Step::More, used);
+            }
+        }
+    }
+}
