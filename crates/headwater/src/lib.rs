@@ -77,6 +77,7 @@ impl Builder {
     pub fn new(prefix: impl Into<PathBuf>, file: impl Into<PathBuf>) -> Self {
         let prefix = prefix.into();
         let file = prefix.join(file.into());
+        let prefix = setup::absolute(prefix);
         Self { setup: Setup { prefix, file, globals: None, error_log: None, source: Box::new(FileSource) } }
     }
 

@@ -16,7 +16,7 @@ use headwater_io::{Sig, Signals, process};
 
 use crate::identity::{Identity, apply_limits};
 use crate::journal::Journal;
-use crate::setup::Setup;
+use crate::setup::{Setup, absolute};
 use crate::sockets::Sockets;
 use crate::workers::{End, Start, Workers};
 
@@ -129,6 +129,8 @@ impl Master {
         }
         if !settings.working_directory.is_empty() {
             let path = self.setup.path(&settings.working_directory);
+            // A reload must find the file from the new directory.
+            self.setup.file = absolute(std::mem::take(&mut self.setup.file));
             if let Err(error) = process::chdir(&path) {
                 self.journal.alert(format_args!("chdir(\"{}\") failed {}", path.display(), os_error(&error)));
             }

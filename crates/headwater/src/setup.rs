@@ -33,9 +33,9 @@ pub(crate) fn conf_path() -> PathBuf {
 
 /// What a load starts from.
 pub(crate) struct Setup {
-    /// `-p`.
+    /// `-p`, absolute: what is opened late must not depend on the working directory.
     pub(crate) prefix: PathBuf,
-    /// The main file.
+    /// The main file, as messages name it.
     pub(crate) file: PathBuf,
     /// `-g`.
     pub(crate) globals: Option<String>,
@@ -51,7 +51,7 @@ impl Setup {
         let file = prefix.join(options.file.clone().map_or_else(|| PathBuf::from(CONF_PATH), PathBuf::from));
         Setup {
             file,
-            prefix,
+            prefix: absolute(prefix),
             globals: options.globals.as_ref().map(|text| text.to_string_lossy().into_owned()),
             error_log: options.error_log.clone().map(PathBuf::from),
             source: Box::new(FileSource),
@@ -91,6 +91,11 @@ impl Setup {
             None => Some(self.prefix.join(ERROR_LOG)),
         }
     }
+}
+
+/// The path from the root; the path itself where there is no working directory.
+pub(crate) fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 #[cfg(test)]
