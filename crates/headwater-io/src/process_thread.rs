@@ -24,8 +24,7 @@ pub fn groups_of_user(name: &str, gid: u32) -> io::Result<Vec<u32>> {
         let mut groups: Vec<libc::gid_t> = vec![0; room];
         let mut count = libc::c_int::try_from(room).unwrap_or(libc::c_int::MAX);
         // SAFETY: `name` ends with a zero byte, and `count` is the length of `groups`.
-        let rc =
-            unsafe { libc::getgrouplist(name.as_ptr(), gid, groups.as_mut_ptr(), &raw mut count) };
+        let rc = unsafe { libc::getgrouplist(name.as_ptr(), gid, groups.as_mut_ptr(), &raw mut count) };
         if rc >= 0 {
             groups.truncate(usize::try_from(count).unwrap_or(0));
             return Ok(groups);
