@@ -124,9 +124,7 @@ impl Master {
         process::write_pid_file(&self.pid_file)
             .map_err(|error| format!("open() \"{}\" failed {}", self.pid_file.display(), os_error(&error)))?;
         self.journal.leave_console();
-        if self.daemon {
-            process::close_stderr().map_err(failed("dup2(STDERR)"))?;
-        }
+        self.redirect_stderr().map_err(failed("dup2(STDERR)"))?;
         if !settings.working_directory.is_empty() {
             let path = self.setup.path(&settings.working_directory);
             // A reload must find the file from the new directory.
@@ -137,6 +135,18 @@ impl Master {
         }
         self.greet();
         Ok(())
+    }
+
+    /// Sends what still goes to standard error to the error log, as nginx does.
+    fn redirect_stderr(&self) -> io::Result<()> {
+        match self.conf.main.error_log.file() {
+            Some(file) if file.is_stderr() => Ok(()),
+            Some(file) => {
+                process::redirect_stderr(&std::fs::OpenOptions::new().append(true).open(file.path())?)
+            }
+            None if self.daemon => process::close_stderr(),
+            None => Ok(()),
+        }
     }
 
     /// The notices with which nginx starts.

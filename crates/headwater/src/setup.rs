@@ -72,9 +72,8 @@ impl Setup {
     }
 
     /// The log files that a load opened, for the next load and for USR1.
-    pub(crate) fn log_files(_loaded: &mut Loaded) -> LogFiles {
-        // A load does not hand them out yet.
-        LogFiles::default()
+    pub(crate) fn log_files(loaded: &mut Loaded) -> LogFiles {
+        std::mem::take(&mut loaded.log_files)
     }
 
     /// A path of the main block, relative to the prefix.

@@ -212,6 +212,20 @@ fn reload_changes_what_is_served_and_a_bad_one_does_not() {
 }
 
 #[test]
+fn reopen_makes_the_log_again() {
+    let prefix = Prefix::new(&conf(free_port().unwrap(), "x"));
+    let mut child = prefix.start();
+    fs::rename(prefix.path("logs/error.log"), prefix.path("logs/old.log")).unwrap();
+    assert_eq!(prefix.stderr(&["-s", "reopen"]).0, 0);
+    wait_for(|| prefix.read("logs/old.log").contains("reopening logs\n"));
+    assert_eq!(prefix.stderr(&["-s", "reload"]).0, 0);
+    wait_for(|| prefix.read("logs/error.log").contains("reconfiguring\n"));
+    assert_eq!(prefix.stderr(&["-s", "quit"]).0, 0);
+    assert!(child.wait().unwrap().success());
+    assert!(prefix.read("logs/error.log").ends_with("exit\n"));
+}
+
+#[test]
 fn daemon_lets_go_of_the_terminal_and_stops_on_order() {
     let port = free_port().unwrap();
     let prefix = Prefix::new(&conf(port, "background").replace("daemon off;", ""));
