@@ -417,7 +417,7 @@ async fn end(connection: &Rc<Connection>, r: &Rc<Request>, finish: Finish, refus
     }
     log_request(r);
     let location = r.loc();
-    let core = location.core.clone();
+    let core = &location.core;
     let closed = matches!(finish, Finish::Close(_)) || connection.broken.get() || r.truncated.get();
     if closed {
         if connection.timed_out.get() && core.reset_timedout_connection {

@@ -91,7 +91,8 @@ fn write_status(out: &HeadersOut, status: u16, buffer: &mut Vec<u8>) {
     match &out.status_line {
         Some(line) => buffer.extend_from_slice(line),
         None => {
-            let _ = write!(buffer, "{status} ");
+            buffer.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+            buffer.push(b' ');
             buffer.extend_from_slice(reason(status).as_bytes());
         }
     }
@@ -133,7 +134,7 @@ fn write_entity_headers(out: &HeadersOut, buffer: &mut Vec<u8>) {
         buffer.extend_from_slice(b"\r\n");
     }
     if let Some(length) = out.content_length {
-        let _ = write!(buffer, "Content-Length: {length}\r\n");
+        field(buffer, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
     }
     match (&out.last_modified_text, out.last_modified) {
         (Some(text), _) => field(buffer, b"Last-Modified", text),
