@@ -150,7 +150,7 @@ fn reference<'t>(
         (false, rest) => rest,
     };
     if name.is_empty() {
-        return Err(format!("invalid variable name in \"{}\"", String::from_utf8_lossy(whole)));
+        return Err("invalid variable name".to_owned());
     }
     if braced && let [digit @ b'1'..=b'9'] = name {
         return Ok((Part::Capture(digit.saturating_sub(b'0')), after));
