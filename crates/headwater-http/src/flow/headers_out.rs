@@ -6,6 +6,7 @@
 use std::io::Write as _;
 
 use headwater_wire::escape::{Escape, escape_uri};
+use headwater_wire::headers::KnownHeader;
 use headwater_wire::http1::request::Version;
 
 use super::output::{Framing, SendError};
@@ -136,10 +137,10 @@ fn write_entity_headers(out: &HeadersOut, buffer: &mut Vec<u8>) {
     if let Some(length) = out.content_length {
         field(buffer, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
     }
-    match (&out.last_modified_text, out.last_modified) {
-        (Some(text), _) => field(buffer, b"Last-Modified", text),
-        (None, Some(time)) => field(buffer, b"Last-Modified", &headwater_io::clock::http_date(time)),
-        (None, None) => {}
+    if let Some(time) = out.last_modified
+        && out.list.get_known(KnownHeader::LastModified).is_none()
+    {
+        field(buffer, b"Last-Modified", &headwater_io::clock::http_date(time));
     }
 }
 

@@ -20,10 +20,8 @@ pub struct HeadersOut {
     pub charset: Option<Bytes>,
     /// `Content-Length`.
     pub content_length: Option<u64>,
-    /// `Last-Modified`, Unix seconds.
+    /// The time of last modification, Unix seconds. `Last-Modified` says it unless `list` has a line of that name.
     pub last_modified: Option<i64>,
-    /// `Last-Modified` as it came from a back end.
-    pub last_modified_text: Option<Bytes>,
     /// `Location`; made absolute when it starts with `/`.
     pub location: Option<Bytes>,
     /// Whether a `Location` that starts with `/` stays as it is.
@@ -92,11 +90,10 @@ impl HeadersOut {
     pub fn clear_body_headers(&mut self) {
         self.content_length = None;
         self.last_modified = None;
-        self.last_modified_text = None;
+        self.list.remove_known(KnownHeader::LastModified);
         self.allow_ranges = false;
         self.list.remove_known(KnownHeader::Etag);
         self.list.remove_known(KnownHeader::ContentEncoding);
         self.list.remove(b"Accept-Ranges");
-        self.list.remove(b"Content-Range");
     }
 }

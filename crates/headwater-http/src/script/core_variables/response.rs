@@ -123,7 +123,7 @@ pub(super) fn location(r: &Request, _: &[u8], out: &mut Vec<u8>) -> bool {
 
 pub(super) fn last_modified(r: &Request, _: &[u8], out: &mut Vec<u8>) -> bool {
     let Some(headers) = head(r) else { return false };
-    if field(headers.last_modified_text.as_ref(), out) {
+    if join_lines(&headers.list, b"last_modified", b", ", out) {
         return true;
     }
     match headers.last_modified {
@@ -131,7 +131,7 @@ pub(super) fn last_modified(r: &Request, _: &[u8], out: &mut Vec<u8>) -> bool {
             out.extend_from_slice(&headwater_io::clock::http_date(time));
             true
         }
-        None => join_lines(&headers.list, b"last_modified", b", ", out),
+        None => false,
     }
 }
 
