@@ -211,7 +211,19 @@ fn build(cx: &mut Cx<'_>, number: u64) -> Result<Conf> {
     let upstreams = cx.take_state::<crate::upstream::peers::Groups>().finish();
     let keeps_upstream_headers =
         variables.uses_prefix("upstream_http_") || variables.uses_prefix("upstream_cookie_");
-    Ok(Conf { number, main, listeners, servers, locations, upstreams, keeps_upstream_headers, variables })
+    let directory = |location: &Location| location.core.client_body_temp_path.directory(&main.prefix);
+    let temp_dirs = locations.iter().map(directory).collect();
+    Ok(Conf {
+        temp_dirs,
+        number,
+        main,
+        listeners,
+        servers,
+        locations,
+        upstreams,
+        keeps_upstream_headers,
+        variables,
+    })
 }
 
 fn error_log(cx: &mut Cx<'_>, scope: headwater_conf::ScopeId) -> Result<Arc<ErrorLog>> {

@@ -138,11 +138,11 @@ impl Engine<'_> {
         match with_timeout(&timer, limit, read).await {
             Ok(Ok(step)) => step,
             Ok(Err(error)) => {
-                self.r.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
+                self.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
                 Step::Broken
             }
             Err(_) => {
-                self.r.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
+                self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
                 Step::Broken
             }
         }
@@ -155,7 +155,7 @@ impl Engine<'_> {
                 Err(error) => Step::Client(error),
             };
         }
-        self.r.log(Level::Error, format_args!("upstream prematurely closed connection"));
+        self.log(Level::Error, format_args!("upstream prematurely closed connection"));
         Step::Broken
     }
 

@@ -99,6 +99,14 @@ fn wants_upgrade(r: &Request) -> bool {
 }
 
 impl Protocol for Http1 {
+    fn scheme(&self) -> &'static str {
+        "http://"
+    }
+
+    fn uri<'b>(&self, request: &'b [u8]) -> &'b [u8] {
+        request.split(|byte| *byte == b' ').nth(1).unwrap_or_default()
+    }
+
     fn create_request(&mut self, r: &Request, out: &mut Vec<u8>) -> Result<(), u16> {
         let location = self.location.clone();
         self.chunked_request = location.template.write(r, &location, self.uri.as_deref(), out);
