@@ -190,7 +190,7 @@ impl Engine<'_> {
             used = used.saturating_add(piece.consumed);
             let data = piece.data.and_then(|range| rest.get(range)).unwrap_or_default();
             if let Some(state) = r.upstream.borrow_mut().current() {
-                state.response_length = state.response_length.saturating_add(data.len() as u64);
+                state.response_length = state.response_length.saturating_add(piece.consumed as u64);
             }
             let stalled = piece.consumed == 0 || used >= bytes.len();
             let mark = match (piece.done, stalled && unbuffered) {

@@ -141,7 +141,12 @@ impl Protocol for Http1 {
             let rest = buffer.get(self.skipped..).unwrap_or_default();
             match self.parser.parse(rest) {
                 Ok(Progress::Partial) => return Header::Again,
-                Err(error) => return Header::Invalid(error.message().to_owned()),
+                Err(error) => {
+                    let span = self.parser.offending();
+                    let line = String::from_utf8_lossy(span.get(rest)).into_owned();
+                    let bad = rest.get(span.end()).copied().unwrap_or_default();
+                    return Header::Invalid(format!("{}: \"{line}\\x{bad:02x}...\"", error.message()));
+                }
                 Ok(Progress::Complete { len }) => {
                     let status = self.parser.status_line().map_or(0, |line| line.status);
                     if (100..200).contains(&status) && !(status == 101 && wants_upgrade(r)) {
