@@ -76,12 +76,7 @@ pub enum Action {
 /// # Errors
 /// When it cannot be read or a section is unknown.
 pub fn read(path: &Path) -> io::Result<CaseFile> {
-    let topic = path
-        .parent()
-        .and_then(Path::file_name)
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let topic = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let text = fs::read_to_string(path)?;
     let name = format!("{topic}/{stem}");
@@ -93,10 +88,7 @@ pub fn read(path: &Path) -> io::Result<CaseFile> {
 /// # Errors
 /// When a section is unknown or stands in the wrong place.
 pub fn parse(name: &str, text: &str) -> io::Result<CaseFile> {
-    let mut file = CaseFile {
-        name: name.to_owned(),
-        ..CaseFile::default()
-    };
+    let mut file = CaseFile { name: name.to_owned(), ..CaseFile::default() };
     let mut parts = Parts::default();
     let mut sections: Vec<(&str, Vec<String>)> = Vec::new();
     for line in text.lines() {
@@ -105,9 +97,7 @@ pub fn parse(name: &str, text: &str) -> io::Result<CaseFile> {
             (None, Some((_, lines))) => lines.push(line.to_owned()),
             (None, None) if line.is_empty() || line.starts_with('#') => {}
             (None, None) => {
-                return Err(io::Error::other(format!(
-                    "text before the first section: {line}"
-                )));
+                return Err(io::Error::other(format!("text before the first section: {line}")));
             }
         }
     }
@@ -135,64 +125,42 @@ impl Parts {
         if let Some(config) = self.config {
             return config;
         }
-        let server = self.server.map(|text| {
-            format!("server {{\nlisten %%PORT_8080%%;\nserver_name localhost;\n{text}}}\n")
-        });
+        let server = self
+            .server
+            .map(|text| format!("server {{\nlisten %%PORT_8080%%;\nserver_name localhost;\n{text}}}\n"));
         if server.is_none() && self.http.is_empty() {
             return String::new();
         }
         let (main, http, server) = (self.main, self.http, server.unwrap_or_default());
-        format!(
-            "{main}events {{ worker_connections 512; }}\nhttp {{\naccess_log off;\n{http}{server}}}\n"
-        )
+        format!("{main}events {{ worker_connections 512; }}\nhttp {{\naccess_log off;\n{http}{server}}}\n")
     }
 }
 
 fn add(file: &mut CaseFile, parts: &mut Parts, header: &str, lines: Vec<String>) -> io::Result<()> {
     let (kind, rest) = header.split_once(' ').unwrap_or((header, ""));
     let rest = rest.trim();
-    let text = || {
-        lines
-            .iter()
-            .map(|line| format!("{line}\n"))
-            .collect::<String>()
-    };
+    let text = || lines.iter().map(|line| format!("{line}\n")).collect::<String>();
     match kind {
         "main" => parts.main = text(),
         "http" => parts.http = text(),
         "server" => parts.server = Some(text()),
         "config" => parts.config = Some(text()),
         "file" => file.files.push(file_spec(rest, text())),
-        "dir" => file.files.push(FileSpec {
-            path: rest.to_owned(),
-            content: None,
-            gzip: false,
-        }),
+        "dir" => file.files.push(FileSpec { path: rest.to_owned(), content: None, gzip: false }),
         "origin" => file.origins.push((rest.to_owned(), lines)),
         "logs" => file.logs.extend(rest.split_whitespace().map(str::to_owned)),
         "case" => {
             let is_step = |line: &String| !line.trim().is_empty() && !line.starts_with('#');
             let action = Action::Script(lines.into_iter().filter(is_step).collect());
-            file.cases.push(Case {
-                name: rest.to_owned(),
-                action,
-                expect: None,
-            });
+            file.cases.push(Case { name: rest.to_owned(), action, expect: None });
         }
         "test" => {
             let (context, name) = rest.split_once(' ').unwrap_or((rest, ""));
             let action = Action::Test(wrap(context, &lines.join("\n"))?);
-            file.cases.push(Case {
-                name: name.to_owned(),
-                action,
-                expect: None,
-            });
+            file.cases.push(Case { name: name.to_owned(), action, expect: None });
         }
         "expect" => {
-            let case = file
-                .cases
-                .last_mut()
-                .ok_or_else(|| io::Error::other("`expect` before a case"))?;
+            let case = file.cases.last_mut().ok_or_else(|| io::Error::other("`expect` before a case"))?;
             case.expect = Some(text());
         }
         _ => return Err(io::Error::other(format!("unknown section: {header}"))),
@@ -209,18 +177,11 @@ fn file_spec(args: &str, text: String) -> FileSpec {
             gzip = true;
         } else if word == "nonl" {
             content.truncate(content.trim_end_matches('\n').len());
-        } else if let Some(count) = word
-            .strip_prefix("repeat=")
-            .and_then(|text| text.parse().ok())
-        {
+        } else if let Some(count) = word.strip_prefix("repeat=").and_then(|text| text.parse().ok()) {
             content = content.repeat(count);
         }
     }
-    FileSpec {
-        path,
-        content: Some(content),
-        gzip,
-    }
+    FileSpec { path, content: Some(content), gzip }
 }
 
 /// Puts `text` into a minimal configuration so that it stands in the named context, from line 3 on.
@@ -230,14 +191,8 @@ fn wrap(context: &str, text: &str) -> io::Result<String> {
         "main" => ("# 1\n# 2\n", "\nevents { }\n"),
         "events" => ("# 1\nevents {\n", "\n}\n"),
         "http" => ("events { }\nhttp {\n", "\n}\n"),
-        "server" => (
-            "events { }\nhttp { server { listen %%PORT_8080%%;\n",
-            "\n} }\n",
-        ),
-        "location" => (
-            "events { }\nhttp { server { listen %%PORT_8080%%; location / {\n",
-            "\n} } }\n",
-        ),
+        "server" => ("events { }\nhttp { server { listen %%PORT_8080%%;\n", "\n} }\n"),
+        "location" => ("events { }\nhttp { server { listen %%PORT_8080%%; location / {\n", "\n} } }\n"),
         "upstream" => ("events { }\nhttp { upstream u {\n", "\n} }\n"),
         _ => return Err(io::Error::other(format!("unknown context: {context}"))),
     };
@@ -250,16 +205,9 @@ mod tests {
 
     #[test]
     fn parse_server_and_case_sections_gives_conf_and_script() {
-        let file = parse(
-            "a/b",
-            "# c\n=== server\nreturn 200;\n\n=== case one\nGET /\n# x\n\n",
-        )
-        .unwrap();
+        let file = parse("a/b", "# c\n=== server\nreturn 200;\n\n=== case one\nGET /\n# x\n\n").unwrap();
         assert!(file.conf.contains("server_name localhost;\nreturn 200;\n}"));
-        assert_eq!(
-            file.cases[0].action,
-            Action::Script(vec!["GET /".to_owned()])
-        );
+        assert_eq!(file.cases[0].action, Action::Script(vec!["GET /".to_owned()]));
     }
 
     #[test]

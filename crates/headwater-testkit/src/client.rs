@@ -93,14 +93,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(Duration::from_secs(4)))?;
         let patience = Duration::from_secs(4);
-        Ok(Self {
-            stream,
-            pending: Vec::new(),
-            sent: Vec::new(),
-            received: Vec::new(),
-            patience,
-            eof: false,
-        })
+        Ok(Self { stream, pending: Vec::new(), sent: Vec::new(), received: Vec::new(), patience, eof: false })
     }
 
     /// Sends what it can: a server that answers and closes early is not an error.
@@ -140,19 +133,11 @@ impl Connection {
             (false, true) => End::Open,
             (false, false) => End::Timeout,
         };
-        Received {
-            bytes: self.received,
-            methods,
-            end,
-        }
+        Received { bytes: self.received, methods, end }
     }
 
     fn drop_now(self) -> Received {
-        Received {
-            methods: self.methods(),
-            bytes: self.received,
-            end: End::Dropped,
-        }
+        Received { methods: self.methods(), bytes: self.received, end: End::Dropped }
     }
 
     /// Reads once; false at the end of the stream or when the time is up.
@@ -166,12 +151,7 @@ impl Connection {
             Ok(0) => self.eof = true,
             Ok(count) => self.received.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-                ) =>
-            {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 return false;
             }
             // A reset looks like a close: which of the two arrives is a matter of timing.
@@ -190,13 +170,11 @@ impl Connection {
         let (mut at, mut count, mut closing) = (0, 0, false);
         while at < self.received.len() {
             let head = methods.get(count).is_some_and(|method| method == "HEAD");
-            let Some((response, used)) = response::parse(&self.received[at..], head, self.eof)
-            else {
+            let Some((response, used)) = response::parse(&self.received[at..], head, self.eof) else {
                 break;
             };
             at += used;
-            closing = response.header("Connection") == Some("close")
-                || response.framing == Framing::Close;
+            closing = response.header("Connection") == Some("close") || response.framing == Framing::Close;
             count += usize::from(response.status() >= 200 || response.status() == 101);
         }
         (count, closing)
@@ -207,14 +185,9 @@ impl Connection {
 fn methods(sent: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     for line in sent.split(|&byte| byte == b'\n') {
-        let word: Vec<u8> = line
-            .iter()
-            .copied()
-            .take_while(u8::is_ascii_uppercase)
-            .collect();
-        let is_request = word.len() > 1
-            && line.get(word.len()) == Some(&b' ')
-            && find(line, b" HTTP/").is_some();
+        let word: Vec<u8> = line.iter().copied().take_while(u8::is_ascii_uppercase).collect();
+        let is_request =
+            word.len() > 1 && line.get(word.len()) == Some(&b' ') && find(line, b" HTTP/").is_some();
         if is_request {
             found.push(String::from_utf8_lossy(&word).into_owned());
         }

@@ -55,10 +55,7 @@ impl Load {
         for client in self.clients {
             let _ = client.join();
         }
-        (
-            self.shared.served.load(Ordering::Relaxed),
-            self.shared.failed.load(Ordering::Relaxed),
-        )
+        (self.shared.served.load(Ordering::Relaxed), self.shared.failed.load(Ordering::Relaxed))
     }
 }
 
@@ -80,11 +77,7 @@ fn client(shared: &Shared, port: u16, uri: &str) {
 }
 
 fn is_early_close(error: &io::Error) -> bool {
-    let kinds = [
-        io::ErrorKind::ConnectionReset,
-        io::ErrorKind::BrokenPipe,
-        io::ErrorKind::ConnectionAborted,
-    ];
+    let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionAborted];
     kinds.contains(&error.kind())
 }
 

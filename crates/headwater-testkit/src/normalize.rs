@@ -45,10 +45,7 @@ pub fn seen(all: &[Seen], template: &Template) -> String {
         let same = numbers.iter().filter(|(origin, _)| *origin == one.origin);
         let number = same.clone().position(|have| *have == key).unwrap_or(0) + 1;
         let reused = if one.reused { ", reused" } else { "" };
-        out.push_str(&format!(
-            "=== origin {} connection {number}{reused}\n",
-            one.origin
-        ));
+        out.push_str(&format!("=== origin {} connection {number}{reused}\n", one.origin));
         let head = String::from_utf8_lossy(&one.head).into_owned();
         out.push_str(&show(head.replace("\r\n", "\n").as_bytes()));
         if !one.body.is_empty() {
@@ -87,16 +84,10 @@ fn one_connection(out: &mut String, connection: &Received) {
     let bytes = &connection.bytes;
     let (mut at, mut count) = (0, 0);
     while at < bytes.len() {
-        let head = connection
-            .methods
-            .get(count)
-            .is_some_and(|method| method == "HEAD");
+        let head = connection.methods.get(count).is_some_and(|method| method == "HEAD");
         let Some((mut response, used)) = response::parse(&bytes[at..], head, true) else {
             let rest = String::from_utf8_lossy(&bytes[at..]).into_owned();
-            out.push_str(&format!(
-                "<raw>\n{}\n",
-                show(product_in_footer(&rest).as_bytes())
-            ));
+            out.push_str(&format!("<raw>\n{}\n", show(product_in_footer(&rest).as_bytes())));
             return;
         };
         at += used;
@@ -198,8 +189,7 @@ fn name_values(text: &str, template: &Template) -> String {
 
 /// A line of an access log as it is; of an error log the message without time, process and connection.
 fn log_line(line: &str) -> Option<String> {
-    let is_error_log =
-        line.as_bytes().get(4) == Some(&b'/') && line.as_bytes().get(19) == Some(&b' ');
+    let is_error_log = line.as_bytes().get(4) == Some(&b'/') && line.as_bytes().get(19) == Some(&b' ');
     if !is_error_log {
         return Some(line.to_owned());
     }
@@ -221,22 +211,15 @@ mod tests {
 
     #[test]
     fn log_of_errors_drops_time_and_numbers() {
-        let text = "2026/11/22 22:02:09 [error] 12#12: *4 no /x/html\n2026/11/22 22:02:09 [notice] 12#12: hi\n";
-        assert_eq!(
-            log(text, &Template::new(Path::new("/x"))),
-            "[error] no <dir>/html"
-        );
+        let text =
+            "2026/11/22 22:02:09 [error] 12#12: *4 no /x/html\n2026/11/22 22:02:09 [notice] 12#12: hi\n";
+        assert_eq!(log(text, &Template::new(Path::new("/x"))), "[error] no <dir>/html");
     }
 
     #[test]
     fn footer_of_error_page_names_no_product() {
-        let bytes = b"HTTP/1.1 404 N\r\nContent-Length: 32\r\n\r\n<hr><center>nginx/1.2.3</center>"
-            .to_vec();
-        let one = Received {
-            bytes,
-            methods: vec!["GET".into()],
-            end: End::Closed,
-        };
+        let bytes = b"HTTP/1.1 404 N\r\nContent-Length: 32\r\n\r\n<hr><center>nginx/1.2.3</center>".to_vec();
+        let one = Received { bytes, methods: vec!["GET".into()], end: End::Closed };
         let text = received(&[one], &Template::new(Path::new("/x")));
         assert!(text.contains("Content-Length: 21"), "{text}");
     }

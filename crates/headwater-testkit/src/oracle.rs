@@ -62,12 +62,7 @@ pub fn nginx() -> io::Result<PathBuf> {
     }
     copy_tree(&fetch(&home)?.join("nginx"), &source)?;
     let log = home.join("build.log");
-    run(
-        Command::new("auto/configure")
-            .args(CONFIGURE)
-            .current_dir(&source),
-        &log,
-    )?;
+    run(Command::new("auto/configure").args(CONFIGURE).current_dir(&source), &log)?;
     run(Command::new("make").arg("-j2").current_dir(&source), &log)?;
     fs::copy(source.join("objs/nginx"), &binary)?;
     fs::write(stamp_file, stamp)?;
@@ -102,10 +97,8 @@ fn fetch(home: &Path) -> io::Result<PathBuf> {
     );
     fs::write(dir.join("Cargo.toml"), manifest)?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1"])
-        .current_dir(&dir)
-        .output()?;
+    let output =
+        Command::new(cargo).args(["metadata", "--format-version", "1"]).current_dir(&dir).output()?;
     if !output.status.success() {
         let why = String::from_utf8_lossy(&output.stderr);
         return Err(io::Error::other(format!("cannot fetch nginx-src: {why}")));
@@ -116,10 +109,7 @@ fn fetch(home: &Path) -> io::Result<PathBuf> {
         .filter_map(|rest| rest.split('"').next())
         .map(Path::new)
         .filter_map(Path::parent)
-        .find(|dir| {
-            dir.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("nginx-src-"))
-        })
+        .find(|dir| dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("nginx-src-")))
         .map(Path::to_path_buf)
         .ok_or_else(|| io::Error::other("cargo metadata names no nginx-src"))
 }
@@ -140,15 +130,9 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
 
 fn run(command: &mut Command, log: &Path) -> io::Result<()> {
     let output = File::options().create(true).append(true).open(log)?;
-    let status = command
-        .stdout(output.try_clone()?)
-        .stderr(output)
-        .status()?;
+    let status = command.stdout(output.try_clone()?).stderr(output).status()?;
     if status.success() {
         return Ok(());
     }
-    Err(io::Error::other(format!(
-        "{command:?} failed with {status}; see {}",
-        log.display()
-    )))
+    Err(io::Error::other(format!("{command:?} failed with {status}; see {}", log.display())))
 }

@@ -92,11 +92,7 @@ impl Origin {
         let (for_tcp, for_unix) = (Arc::clone(&shared), Arc::clone(&shared));
         thread::spawn(move || accept(&for_tcp, tcp.incoming()));
         thread::spawn(move || accept(&for_unix, unix.incoming()));
-        Ok(Self {
-            port,
-            socket,
-            shared,
-        })
+        Ok(Self { port, socket, shared })
     }
 
     /// The requests seen since the last call, with the connections numbered from 1 again.
@@ -119,10 +115,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn accept<S: Stream + 'static>(
-    shared: &Arc<Shared>,
-    incoming: impl Iterator<Item = io::Result<S>>,
-) {
+fn accept<S: Stream + 'static>(shared: &Arc<Shared>, incoming: impl Iterator<Item = io::Result<S>>) {
     for stream in incoming.map_while(Result::ok) {
         if shared.stop.load(Ordering::SeqCst) {
             return;
@@ -147,11 +140,7 @@ fn serve<S: Stream>(shared: &Shared, mut stream: S) {
         let Some(head) = read_head(&mut stream, &mut buffer) else {
             return;
         };
-        let line = String::from_utf8_lossy(&head)
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned();
+        let line = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned();
         let acts = lock(&shared.rules).choose(&line);
         let body = match acts.first() {
             Some(Act::NoBody) => Vec::new(),
@@ -159,13 +148,7 @@ fn serve<S: Stream>(shared: &Shared, mut stream: S) {
             _ => read_body(&mut stream, &mut buffer, &head),
         };
         let (origin, reused) = (shared.name.clone(), number > 0);
-        lock(&shared.seen).push(Seen {
-            origin,
-            connection,
-            reused,
-            head,
-            body,
-        });
+        lock(&shared.seen).push(Seen { origin, connection, reused, head, body });
         if !matches!(play(&acts, &mut stream), Ok(true)) {
             return;
         }
@@ -222,18 +205,14 @@ fn discard_body<S: Stream>(stream: &mut S, buffer: &mut Vec<u8>, head: &[u8]) ->
 }
 
 fn content_length(head: &[u8]) -> usize {
-    header_value(head, "content-length")
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(0)
+    header_value(head, "content-length").and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
 /// The value of a header, in lower case.
 fn header_value(head: &[u8], name: &str) -> Option<String> {
     let text = String::from_utf8_lossy(head).to_ascii_lowercase();
     let mut lines = text.lines();
-    lines
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(|value| value.trim().to_owned())
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim().to_owned())
 }
 
 /// Carries out the acts; true when the connection stays open for another request.

@@ -56,17 +56,12 @@ impl Suite {
                 scope.spawn(|| {
                     while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let found = self.run_file(file);
-                        verdicts
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .extend(found);
+                        verdicts.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
                     }
                 });
             }
         });
-        let mut verdicts = verdicts
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut verdicts = verdicts.into_inner().unwrap_or_else(PoisonError::into_inner);
         verdicts.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(verdicts)
     }
@@ -103,23 +98,14 @@ impl Suite {
         let (wanted, got) = thread::scope(|scope| {
             let oracle = scope.spawn(|| run::run(&self.oracle, file, &for_oracle));
             let got = run::run(&self.subject, file, &for_subject);
-            (
-                oracle
-                    .join()
-                    .unwrap_or_else(|_| Err(io::Error::other("the run panicked"))),
-                got,
-            )
+            (oracle.join().unwrap_or_else(|_| Err(io::Error::other("the run panicked"))), got)
         });
         let (wanted, got) = match (wanted, got) {
             (Ok(wanted), Ok(got)) => (wanted, got),
             (wanted, got) => {
                 let errors = [wanted.err(), got.err()].into_iter().flatten();
                 let difference = errors.map(|error| format!("{error}\n")).collect();
-                return vec![Verdict {
-                    name: file.name.clone(),
-                    wanted: String::new(),
-                    difference,
-                }];
+                return vec![Verdict { name: file.name.clone(), wanted: String::new(), difference }];
             }
         };
         self.judge(file, &wanted, &got)
@@ -133,10 +119,7 @@ impl Suite {
                 verdicts.push(verdict(file, &case.name, wanted, got));
             }
         }
-        let whole_file = file
-            .cases
-            .iter()
-            .all(|case| case.expect.is_none() && self.wants(file, case));
+        let whole_file = file.cases.iter().all(|case| case.expect.is_none() && self.wants(file, case));
         if whole_file {
             let count = file.cases.len();
             for ((log, wanted), got) in file.logs.iter().zip(&wanted[count..]).zip(&got[count..]) {
@@ -149,26 +132,15 @@ impl Suite {
 
 fn verdict(file: &CaseFile, case: &str, wanted: &str, got: &str) -> Verdict {
     let same = wanted.trim_end() == got.trim_end() && !wanted.starts_with(run::BROKEN);
-    let difference = if same {
-        String::new()
-    } else {
-        diff(wanted, got)
-    };
-    Verdict {
-        name: format!("{}: {case}", file.name),
-        wanted: wanted.to_owned(),
-        difference,
-    }
+    let difference = if same { String::new() } else { diff(wanted, got) };
+    Verdict { name: format!("{}: {case}", file.name), wanted: wanted.to_owned(), difference }
 }
 
 /// Names of the cases that are known to fail, one a line; `#` starts a comment.
 #[must_use]
 pub fn known_failures(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
-    let lines = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(str::to_owned).collect()
 }
 
@@ -191,17 +163,11 @@ pub fn print(verdicts: &[Verdict], known: &[String]) -> bool {
         counts.1 += usize::from(failed);
         let is_known = known.contains(&verdict.name);
         if failed && !is_known {
-            println!(
-                "\n--- {}  (- nginx, + subject)\n{}",
-                verdict.name, verdict.difference
-            );
+            println!("\n--- {}  (- nginx, + subject)\n{}", verdict.name, verdict.difference);
             unexpected.push(&verdict.name);
         }
         if !failed && is_known {
-            println!(
-                "passes now, take it off the list of known failures: {}",
-                verdict.name
-            );
+            println!("passes now, take it off the list of known failures: {}", verdict.name);
         }
     }
     println!("\n{:<16} {:>6} {:>7}", "topic", "cases", "differ");
@@ -213,10 +179,6 @@ pub fn print(verdicts: &[Verdict], known: &[String]) -> bool {
         println!("differs: {name}");
     }
     println!("known to differ: {}", differ - unexpected.len());
-    println!(
-        "{} passed, {} failed",
-        verdicts.len() - differ,
-        unexpected.len()
-    );
+    println!("{} passed, {} failed", verdicts.len() - differ, unexpected.len());
     unexpected.is_empty()
 }

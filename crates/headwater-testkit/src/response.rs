@@ -39,20 +39,13 @@ impl Response {
     /// The status code, 0 when the status line has none.
     #[must_use]
     pub fn status(&self) -> u16 {
-        self.status_line
-            .split(' ')
-            .nth(1)
-            .and_then(|code| code.parse().ok())
-            .unwrap_or(0)
+        self.status_line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
     }
 
     /// The value of the first header of that name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self
-            .headers
-            .iter()
-            .find(|(have, _)| have.eq_ignore_ascii_case(name));
+        let found = self.headers.iter().find(|(have, _)| have.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 }
@@ -71,13 +64,8 @@ pub fn parse(bytes: &[u8], head: bool, eof: bool) -> Option<(Response, usize)> {
         return None;
     }
     let headers = lines.map(split_header).collect();
-    let mut response = Response {
-        status_line,
-        headers,
-        body: Vec::new(),
-        trailers: Vec::new(),
-        framing: Framing::None,
-    };
+    let mut response =
+        Response { status_line, headers, body: Vec::new(), trailers: Vec::new(), framing: Framing::None };
     let used = end + 4 + read_body(&mut response, &bytes[end + 4..], head, eof)?;
     Some((response, used))
 }
@@ -92,23 +80,13 @@ fn read_body(response: &mut Response, rest: &[u8], head: bool, eof: bool) -> Opt
     if head || status < 200 || status == 204 || status == 304 {
         return Some(0);
     }
-    if response
-        .header("Transfer-Encoding")
-        .is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
-    {
+    if response.header("Transfer-Encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
         let (framing, used) = read_chunks(rest, &mut response.body, &mut response.trailers);
         response.framing = framing;
         return (framing == Framing::Chunked || eof).then_some(used);
     }
-    if let Some(length) = response
-        .header("Content-Length")
-        .and_then(|text| text.parse::<usize>().ok())
-    {
-        response.framing = if rest.len() < length {
-            Framing::Broken
-        } else {
-            Framing::Length
-        };
+    if let Some(length) = response.header("Content-Length").and_then(|text| text.parse::<usize>().ok()) {
+        response.framing = if rest.len() < length { Framing::Broken } else { Framing::Length };
         let used = length.min(rest.len());
         response.body = rest[..used].to_vec();
         return (response.framing == Framing::Length || eof).then_some(used);
@@ -120,11 +98,7 @@ fn read_body(response: &mut Response, rest: &[u8], head: bool, eof: bool) -> Opt
 
 /// Takes chunks from `bytes`; [`Framing::Broken`] when the last chunk or a chunk's end is missing.
 #[must_use]
-pub fn read_chunks(
-    bytes: &[u8],
-    body: &mut Vec<u8>,
-    trailers: &mut Vec<String>,
-) -> (Framing, usize) {
+pub fn read_chunks(bytes: &[u8], body: &mut Vec<u8>, trailers: &mut Vec<String>) -> (Framing, usize) {
     let mut at = 0;
     while let Some(line_len) = find(&bytes[at..], b"\r\n") {
         let line = String::from_utf8_lossy(&bytes[at..at + line_len]).into_owned();
@@ -183,9 +157,6 @@ mod tests {
     #[test]
     fn parse_short_body_at_eof_is_broken() {
         let bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok";
-        assert_eq!(
-            parse(bytes, false, true).unwrap().0.framing,
-            Framing::Broken
-        );
+        assert_eq!(parse(bytes, false, true).unwrap().0.framing, Framing::Broken);
     }
 }

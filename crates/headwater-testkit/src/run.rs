@@ -34,11 +34,7 @@ const FILE_TIME: u64 = 1_704_067_200;
 ///
 /// # Errors
 /// When the machinery fails. A server that does not start is a result.
-pub fn run(
-    binary: &Path,
-    file: &CaseFile,
-    wanted: &dyn Fn(&Case) -> bool,
-) -> io::Result<Vec<String>> {
+pub fn run(binary: &Path, file: &CaseFile, wanted: &dyn Fn(&Case) -> bool) -> io::Result<Vec<String>> {
     let mut last = Err(io::Error::other("not run"));
     // Another process may take a port between its choice and its use.
     for _ in 0..3 {
@@ -54,11 +50,7 @@ pub fn run(
     })
 }
 
-fn run_once(
-    binary: &Path,
-    file: &CaseFile,
-    wanted: &dyn Fn(&Case) -> bool,
-) -> io::Result<Vec<String>> {
+fn run_once(binary: &Path, file: &CaseFile, wanted: &dyn Fn(&Case) -> bool) -> io::Result<Vec<String>> {
     let dir = TempDir::new()?;
     let mut template = Template::new(dir.path());
     write_files(dir.path(), &file.files)?;
@@ -67,13 +59,7 @@ fn run_once(
     let mut server = None;
     if file.cases.iter().any(is_script) {
         let port = template.port("8080")?;
-        server = Some(Server::start(
-            binary,
-            &file.conf,
-            &mut template,
-            port,
-            Mode::Single,
-        )?);
+        server = Some(Server::start(binary, &file.conf, &mut template, port, Mode::Single)?);
     }
     let mut results = Vec::new();
     for case in &file.cases {
@@ -90,9 +76,7 @@ fn run_once(
     }
     let read = |name: &String| fs::read(dir.path().join(name)).unwrap_or_default();
     results.extend(
-        file.logs
-            .iter()
-            .map(|name| normalize::log(&String::from_utf8_lossy(&read(name)), &template)),
+        file.logs.iter().map(|name| normalize::log(&String::from_utf8_lossy(&read(name)), &template)),
     );
     Ok(results)
 }
@@ -102,33 +86,19 @@ fn start_origins(file: &CaseFile, template: &mut Template) -> io::Result<Vec<Ori
     for (name, lines) in &file.origins {
         let port = free_port()?;
         template.set(&format!("ORIGIN_{name}"), port);
-        template.set(
-            &format!("UNIX_{name}"),
-            template.dir().join(format!("{name}.sock")).display(),
-        );
+        template.set(&format!("UNIX_{name}"), template.dir().join(format!("{name}.sock")).display());
         origins.push((name, port, lines));
     }
     let mut started = Vec::new();
     for (name, port, lines) in origins {
-        let lines = lines
-            .iter()
-            .map(|line| template.fill(line))
-            .collect::<io::Result<Vec<_>>>()?;
-        started.push(Origin::start(
-            name,
-            port,
-            template.dir(),
-            Rules::parse(&lines)?,
-        )?);
+        let lines = lines.iter().map(|line| template.fill(line)).collect::<io::Result<Vec<_>>>()?;
+        started.push(Origin::start(name, port, template.dir(), Rules::parse(&lines)?)?);
     }
     Ok(started)
 }
 
 fn run_script(lines: &[String], template: &mut Template, origins: &[Origin]) -> io::Result<String> {
-    let lines = lines
-        .iter()
-        .map(|line| template.fill(line))
-        .collect::<io::Result<Vec<_>>>()?;
+    let lines = lines.iter().map(|line| template.fill(line)).collect::<io::Result<Vec<_>>>()?;
     let connections = client::play(&script::parse(&lines)?, template)?;
     let mut text = normalize::received(&connections, template);
     for origin in origins {
@@ -144,20 +114,11 @@ fn run_test(binary: &Path, conf: &str, template: &mut Template) -> io::Result<St
     let log = dir.join("test-error.log");
     let output = Command::new(binary)
         .arg("-t")
-        .args([
-            "-p".as_ref(),
-            dir.as_os_str(),
-            "-c".as_ref(),
-            conf_file.as_os_str(),
-        ])
+        .args(["-p".as_ref(), dir.as_os_str(), "-c".as_ref(), conf_file.as_os_str()])
         .args(["-e".as_ref(), log.as_os_str()])
         .output()?;
     let text = String::from_utf8_lossy(&output.stderr);
-    Ok(normalize::test_output(
-        &text,
-        output.status.code(),
-        template,
-    ))
+    Ok(normalize::test_output(&text, output.status.code(), template))
 }
 
 fn write_files(dir: &Path, files: &[FileSpec]) -> io::Result<()> {

@@ -55,12 +55,7 @@ pub fn parse(lines: &[String]) -> io::Result<Vec<Step>> {
 fn parse_line(line: &str, steps: &mut Vec<Step>) -> io::Result<()> {
     let bad = || io::Error::other(format!("not a step of a client script: {line}"));
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-    let millis = || {
-        rest.trim()
-            .parse()
-            .map(Duration::from_millis)
-            .map_err(|_| bad())
-    };
+    let millis = || rest.trim().parse().map(Duration::from_millis).map_err(|_| bad());
     match word {
         ">" => steps.push(Step::Send([unescape(rest), b"\r\n".to_vec()].concat())),
         ">>" => steps.push(Step::Send(unescape(rest))),
@@ -132,10 +127,7 @@ mod tests {
     fn request_line_with_parts_gives_one_request() {
         let steps = parse(&["POST /x | X-A: 1 | body:ab | port 81".to_owned()]).unwrap();
         let wanted = "POST /x HTTP/1.1\r\nHost: localhost\r\nX-A: 1\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab";
-        assert_eq!(
-            steps,
-            [Step::Connect("81".into()), Step::Send(wanted.into())]
-        );
+        assert_eq!(steps, [Step::Connect("81".into()), Step::Send(wanted.into())]);
     }
 
     #[test]

@@ -94,12 +94,7 @@ impl Server {
             Mode::Master => "daemon off;",
         };
         let child = Command::new(binary)
-            .args([
-                OsStr::new("-p"),
-                dir.as_os_str(),
-                OsStr::new("-c"),
-                conf_file.as_os_str(),
-            ])
+            .args([OsStr::new("-p"), dir.as_os_str(), OsStr::new("-c"), conf_file.as_os_str()])
             .args([OsStr::new("-e"), dir.join("error.log").as_os_str()])
             .args(["-g", globals])
             .stdin(process::Stdio::null())
@@ -172,9 +167,7 @@ impl Server {
             thread::sleep(Duration::from_millis(3));
         }
         let said = format!("{}{}", self.read("stderr.log"), self.read("error.log"));
-        Err(io::Error::other(format!(
-            "the server does not listen on {port}:\n{said}"
-        )))
+        Err(io::Error::other(format!("the server does not listen on {port}:\n{said}")))
     }
 }
 

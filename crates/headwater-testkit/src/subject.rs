@@ -27,30 +27,18 @@ pub struct Subject {
 pub fn find(headwater: &Path) -> io::Result<Subject> {
     match env::var("SUBJECT") {
         Ok(name) if name == "oracle" => {
-            return Ok(Subject {
-                path: oracle::nginx()?,
-                is_headwater: false,
-            });
+            return Ok(Subject { path: oracle::nginx()?, is_headwater: false });
         }
         Ok(path) => {
             let is_headwater = path.contains("headwater");
-            return Ok(Subject {
-                path: PathBuf::from(path),
-                is_headwater,
-            });
+            return Ok(Subject { path: PathBuf::from(path), is_headwater });
         }
         Err(_) => {}
     }
     let says = Command::new(headwater).arg("-v").output()?;
     if says.stdout.is_empty() && says.stderr.is_empty() {
         println!("headwater does not answer -v yet: nginx stands in for it");
-        return Ok(Subject {
-            path: oracle::nginx()?,
-            is_headwater: false,
-        });
+        return Ok(Subject { path: oracle::nginx()?, is_headwater: false });
     }
-    Ok(Subject {
-        path: headwater.to_path_buf(),
-        is_headwater: true,
-    })
+    Ok(Subject { path: headwater.to_path_buf(), is_headwater: true })
 }

@@ -28,10 +28,7 @@ impl Template {
     /// Placeholders for a server that lives in `dir`.
     #[must_use]
     pub fn new(dir: &Path) -> Self {
-        Self {
-            dir: dir.to_path_buf(),
-            values: BTreeMap::new(),
-        }
+        Self { dir: dir.to_path_buf(), values: BTreeMap::new() }
     }
 
     /// The server's private directory.
@@ -67,9 +64,9 @@ impl Template {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("%%") {
-            let (name, tail) = after.split_once("%%").ok_or_else(|| {
-                io::Error::other(format!("unterminated placeholder near {after:.20}"))
-            })?;
+            let (name, tail) = after
+                .split_once("%%")
+                .ok_or_else(|| io::Error::other(format!("unterminated placeholder near {after:.20}")))?;
             out.push_str(before);
             out.push_str(&self.value(name)?);
             rest = tail;
@@ -80,9 +77,7 @@ impl Template {
 
     /// The numbers and paths that differ between two instances, with the names to show instead.
     pub fn names(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values
-            .iter()
-            .map(|(name, value)| (value.as_str(), name.as_str()))
+        self.values.iter().map(|(name, value)| (value.as_str(), name.as_str()))
     }
 
     fn value(&mut self, name: &str) -> io::Result<String> {
@@ -92,10 +87,7 @@ impl Template {
         if let Some(port) = name.strip_prefix("PORT_") {
             return self.port(port).map(|port| port.to_string());
         }
-        self.values
-            .get(name)
-            .cloned()
-            .ok_or_else(|| io::Error::other(format!("unknown placeholder {name}")))
+        self.values.get(name).cloned().ok_or_else(|| io::Error::other(format!("unknown placeholder {name}")))
     }
 }
 

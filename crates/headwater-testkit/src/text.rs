@@ -43,12 +43,7 @@ pub fn show(bytes: &[u8]) -> String {
     if bytes.len() > 2000 {
         let (head, tail) = (&bytes[..60], &bytes[bytes.len() - 60..]);
         let sum = checksum(bytes);
-        return format!(
-            "{}\n<{} bytes, sum {sum:016x}>\n{}",
-            show(head),
-            bytes.len(),
-            show(tail)
-        );
+        return format!("{}\n<{} bytes, sum {sum:016x}>\n{}", show(head), bytes.len(), show(tail));
     }
     let mut out = String::with_capacity(bytes.len());
     for &byte in bytes {
@@ -66,17 +61,15 @@ pub fn show(bytes: &[u8]) -> String {
 /// FNV-1a over the bytes: tells long bodies apart.
 #[must_use]
 pub fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &byte| {
-        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Position of `needle` in `haystack`.
 #[must_use]
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
+    haystack.windows(needle.len()).position(|window| window == needle)
 }
 
 #[cfg(test)]

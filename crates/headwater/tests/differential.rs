@@ -15,10 +15,7 @@ use headwater_testkit::subject;
 
 fn main() -> io::Result<ExitCode> {
     // `cargo test NAME` and `--list` reach every test binary; this one has no tests of that kind.
-    if env::args()
-        .skip(1)
-        .any(|arg| arg == "--list" || !arg.starts_with('-'))
-    {
+    if env::args().skip(1).any(|arg| arg == "--list" || !arg.starts_with('-')) {
         return Ok(ExitCode::SUCCESS);
     }
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/differential");
@@ -26,30 +23,12 @@ fn main() -> io::Result<ExitCode> {
     let subject = subject::find(Path::new(env!("CARGO_BIN_EXE_headwater")))?;
     let with_expectations = subject.is_headwater;
     let subject = subject.path;
-    let jobs = env::var("JOBS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(3);
+    let jobs = env::var("JOBS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
     let filter = env::var("CASE").unwrap_or_default();
-    let known_file = if with_expectations {
-        "known-failures.txt"
-    } else {
-        "none"
-    };
+    let known_file = if with_expectations { "known-failures.txt" } else { "none" };
     let known = report::known_failures(&cases.join(known_file));
-    let suite = Suite {
-        cases,
-        subject,
-        oracle,
-        filter,
-        with_expectations,
-        jobs,
-    };
+    let suite = Suite { cases, subject, oracle, filter, with_expectations, jobs };
     println!("subject: {}", suite.subject.display());
     let passed = report::print(&suite.run()?, &known);
-    Ok(if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

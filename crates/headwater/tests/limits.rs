@@ -67,10 +67,7 @@ fn upload_of_a_large_body_unbuffered_uses_flat_memory() {
 }
 
 fn body_size() -> u64 {
-    let megabytes: u64 = env::var("LIMITS_MB")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(64);
+    let megabytes: u64 = env::var("LIMITS_MB").ok().and_then(|text| text.parse().ok()).unwrap_or(64);
     megabytes << 20
 }
 
@@ -100,9 +97,7 @@ fn with_server<T>(size: u64, action: impl Fn(u16) -> io::Result<T>) -> io::Resul
     let result = action(port)?;
     let grown = peak(&server)?.saturating_sub(before);
     if grown > ALLOWED_GROWTH {
-        return Err(io::Error::other(format!(
-            "the peak grew by {grown} bytes for a body of {size}"
-        )));
+        return Err(io::Error::other(format!("the peak grew by {grown} bytes for a body of {size}")));
     }
     Ok(result)
 }
@@ -110,23 +105,14 @@ fn with_server<T>(size: u64, action: impl Fn(u16) -> io::Result<T>) -> io::Resul
 /// The peak resident size of the server's process, in bytes.
 fn peak(server: &Server) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap_or_default();
-    let kilobytes: u64 = line
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .map_err(io::Error::other)?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().map_err(io::Error::other)?;
     Ok(kilobytes << 10)
 }
 
 fn connect(port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(
-        &SocketAddr::from(([127, 0, 0, 1], port)),
-        Duration::from_secs(5),
-    )?;
+    let stream =
+        TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     Ok(stream)
 }
@@ -134,10 +120,7 @@ fn connect(port: u16) -> io::Result<TcpStream> {
 /// Number of body bytes received.
 fn download(port: u16, uri: &str) -> io::Result<u64> {
     let mut stream = connect(port)?;
-    write!(
-        stream,
-        "GET {uri} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(stream, "GET {uri} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut buffer = vec![0; 1 << 16];
     let mut head = Vec::new();
     let mut total = 0;

@@ -50,52 +50,29 @@ const ORIGIN: &[&str] = &[
 
 #[test]
 fn reload_two_hundred_times_under_load_fails_nothing() {
-    let reloads = env::var("RELOADS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(200);
+    let reloads = env::var("RELOADS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
     let subject = subject::find(Path::new(env!("CARGO_BIN_EXE_headwater"))).unwrap();
     let dir = TempDir::new().unwrap();
     let mut template = Template::new(dir.path());
     let origin_port = free_port().unwrap();
     template.set("ORIGIN_A", origin_port);
     let rules: Vec<String> = ORIGIN.iter().map(|line| (*line).to_owned()).collect();
-    let _origin =
-        Origin::start("A", origin_port, dir.path(), Rules::parse(&rules).unwrap()).unwrap();
+    let _origin = Origin::start("A", origin_port, dir.path(), Rules::parse(&rules).unwrap()).unwrap();
     let port = template.port("8080").unwrap();
     let mut server = Server::start(&subject.path, CONF, &mut template, port, Mode::Master).unwrap();
 
     let mut tunnel = open_tunnel(port).unwrap();
-    let loads = [
-        Load::start(port, "/return", 2),
-        Load::start(port, "/proxy", 2),
-    ];
+    let loads = [Load::start(port, "/return", 2), Load::start(port, "/proxy", 2)];
     for number in 2..reloads + 2 {
         reload(&server, dir.path(), port, number).unwrap();
-        assert!(
-            server.is_running(),
-            "the server ended:\n{}",
-            server.read("error.log")
-        );
+        assert!(server.is_running(), "the server ended:\n{}", server.read("error.log"));
         let word = format!("after {number}");
-        assert_eq!(
-            echo(&mut tunnel, &word).unwrap(),
-            word,
-            "the upgraded connection did not survive"
-        );
+        assert_eq!(echo(&mut tunnel, &word).unwrap(), word, "the upgraded connection did not survive");
     }
     for load in loads {
         let (served, failed) = load.stop();
-        assert_eq!(
-            failed,
-            0,
-            "failed requests beside {served} served:\n{}",
-            server.read("error.log")
-        );
-        assert!(
-            served > u64::try_from(reloads).unwrap(),
-            "only {served} requests were served"
-        );
+        assert_eq!(failed, 0, "failed requests beside {served} served:\n{}", server.read("error.log"));
+        assert!(served > u64::try_from(reloads).unwrap(), "only {served} requests were served");
     }
 }
 
@@ -103,31 +80,22 @@ fn reload_two_hundred_times_under_load_fails_nothing() {
 fn reload(server: &Server, dir: &Path, port: u16, number: usize) -> io::Result<()> {
     let file = dir.join("nginx.conf");
     let old = std::fs::read_to_string(&file)?;
-    let new = old.replace(
-        &format!("generation-{}\"", number - 1),
-        &format!("generation-{number}\""),
-    );
+    let new = old.replace(&format!("generation-{}\"", number - 1), &format!("generation-{number}\""));
     assert_ne!(old, new);
     std::fs::write(&file, new)?;
     server.signal(Signal::HUP)?;
     let wanted = format!("generation-{number}\r\n");
     let end = Instant::now() + Duration::from_secs(10);
     while !ask(port).is_ok_and(|answer| answer.contains(&wanted)) {
-        assert!(
-            Instant::now() < end,
-            "generation {number} never answered:\n{}",
-            server.read("error.log")
-        );
+        assert!(Instant::now() < end, "generation {number} never answered:\n{}", server.read("error.log"));
         thread::sleep(Duration::from_millis(2));
     }
     Ok(())
 }
 
 fn connect(port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(
-        &SocketAddr::from(([127, 0, 0, 1], port)),
-        Duration::from_secs(5),
-    )?;
+    let stream =
+        TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     Ok(stream)
 }
@@ -152,9 +120,7 @@ fn open_tunnel(port: u16) -> io::Result<TcpStream> {
         head.push(byte[0]);
     }
     if !head.starts_with(b"HTTP/1.1 101") {
-        return Err(io::Error::other(
-            String::from_utf8_lossy(&head).into_owned(),
-        ));
+        return Err(io::Error::other(String::from_utf8_lossy(&head).into_owned()));
     }
     Ok(stream)
 }

@@ -1,6 +1,8 @@
 //! The modules: one file per nginx module, and the ordered table in which their handlers run.
 
+pub mod autoindex;
 pub mod core;
+pub mod gzip_static;
 pub mod index;
 pub mod proxy;
 pub mod rewrite;
@@ -50,7 +52,11 @@ pub static MODULES: &[&Module] = &[
     &upstream::MODULE,
     &rewrite::MODULE,
     &proxy::MODULE,
+    &crate::filters::gzip::MODULE,
+    &crate::filters::gunzip::MODULE,
     &index::MODULE,
+    &autoindex::MODULE,
+    &gzip_static::MODULE,
     &static_files::MODULE,
 ];
 

@@ -65,18 +65,12 @@ impl Rules {
         let mut rules: Vec<Rule> = Vec::new();
         for line in lines.iter().filter(|line| !line.trim().is_empty()) {
             if let Some(path) = line.strip_prefix("on ") {
-                rules.push(Rule {
-                    path: path.trim().to_owned(),
-                    acts: Vec::new(),
-                    used: false,
-                });
+                rules.push(Rule { path: path.trim().to_owned(), acts: Vec::new(), used: false });
                 continue;
             }
             let act = parse_act(line)
                 .ok_or_else(|| io::Error::other(format!("not an act of an origin: {line}")))?;
-            let rule = rules
-                .last_mut()
-                .ok_or_else(|| io::Error::other("an act before the first `on`"))?;
+            let rule = rules.last_mut().ok_or_else(|| io::Error::other("an act before the first `on`"))?;
             rule.acts.push(act);
         }
         Ok(Self(rules))
@@ -90,11 +84,7 @@ impl Rules {
     /// The acts for a request; a plain 200 and a close when no rule fits.
     pub fn choose(&mut self, request_line: &str) -> Vec<Act> {
         let acts = self.take(|path| path != "accept" && path != "*" && request_line.contains(path));
-        let acts = if acts.is_empty() {
-            self.take(|path| path == "*")
-        } else {
-            acts
-        };
+        let acts = if acts.is_empty() { self.take(|path| path == "*") } else { acts };
         if acts.is_empty() {
             // Closing, and saying so, keeps cases independent of what is pooled by default.
             let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
@@ -106,11 +96,7 @@ impl Rules {
     /// Of the longest path that fits, the first unused rule, else the last one.
     fn take(&mut self, fits: impl Fn(&str) -> bool) -> Vec<Act> {
         let mut found: Vec<&mut Rule> = self.0.iter_mut().filter(|rule| fits(&rule.path)).collect();
-        let Some(longest) = found
-            .iter()
-            .map(|rule| rule.path.clone())
-            .max_by_key(String::len)
-        else {
+        let Some(longest) = found.iter().map(|rule| rule.path.clone()).max_by_key(String::len) else {
             return Vec::new();
         };
         found.retain(|rule| rule.path == longest);
@@ -147,18 +133,9 @@ mod tests {
 
     #[test]
     fn rules_for_one_path_are_used_in_turn_and_the_last_repeats() {
-        let lines: Vec<String> = ["on /a", "<< 1", "on /a", "<< 2"]
-            .map(str::to_owned)
-            .to_vec();
+        let lines: Vec<String> = ["on /a", "<< 1", "on /a", "<< 2"].map(str::to_owned).to_vec();
         let mut rules = Rules::parse(&lines).unwrap();
         let said: Vec<_> = (0..3).map(|_| rules.choose("GET /a HTTP/1.1")).collect();
-        assert_eq!(
-            said,
-            [
-                [Act::Send(b"1".into())],
-                [Act::Send(b"2".into())],
-                [Act::Send(b"2".into())]
-            ]
-        );
+        assert_eq!(said, [[Act::Send(b"1".into())], [Act::Send(b"2".into())], [Act::Send(b"2".into())]]);
     }
 }
