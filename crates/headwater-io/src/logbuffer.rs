@@ -124,6 +124,12 @@ impl LogBuffer {
         self.0.error.take().map_or(Ok(()), Err)
     }
 
+    /// The first error of a write that nobody has seen yet.
+    #[must_use]
+    pub fn take_error(&self) -> Option<io::Error> {
+        self.0.error.take()
+    }
+
     /// Lets the task run after everything that is ready now: it is put at the end of the `LocalSet`'s queue.
     fn wake_task(&self) {
         match self.0.task.replace(Task::Running) {

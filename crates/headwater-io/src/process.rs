@@ -13,9 +13,12 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use crate::signals::Sig;
 
+#[path = "process_thread.rs"]
+mod thread;
 #[path = "process_user.rs"]
 mod user;
 
+pub use thread::{groups_of_user, set_thread_user};
 pub use user::{User, group_id, set_user, user_by_name};
 
 /// Goes on in a child process with a session of its own; the parent exits with code 0. Standard input and output

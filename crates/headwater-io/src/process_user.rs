@@ -105,9 +105,14 @@ pub fn set_user(user: &User, gid: u32) -> io::Result<()> {
     check(unsafe { libc::initgroups(name.as_ptr(), gid) })?;
     // SAFETY: setuid has no memory preconditions; the C library applies it to all threads.
     check(unsafe { libc::setuid(user.uid) })?;
+    stay_dumpable();
+    Ok(())
+}
+
+/// Keeps core dumps and `/proc/self` usable after a change of user.
+pub(super) fn stay_dumpable() {
     // Only a convenience; not every system allows it.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable);
-    Ok(())
 }
 
 fn check(rc: i32) -> io::Result<()> {

@@ -106,6 +106,14 @@ impl Signals {
     /// # Errors
     /// What `read(2)` returns.
     pub async fn try_next(&mut self) -> io::Result<Sig> {
+        Ok(self.try_next_from().await?.0)
+    }
+
+    /// The same, with the id of the process that sent the signal; 0 when the kernel did.
+    ///
+    /// # Errors
+    /// What `read(2)` returns.
+    pub async fn try_next_from(&mut self) -> io::Result<(Sig, u32)> {
         loop {
             let mut guard = self.0.readable().await?;
             match read_one(self.0.get_ref()) {
@@ -128,7 +136,7 @@ impl Signals {
 }
 
 /// Reads one signal; `None` for one that has no [`Sig`].
-fn read_one(fd: &OwnedFd) -> io::Result<Option<Sig>> {
+fn read_one(fd: &OwnedFd) -> io::Result<Option<(Sig, u32)>> {
     let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
     let size = size_of::<libc::signalfd_siginfo>();
     // SAFETY: the pointer and size describe `info`.
@@ -138,7 +146,8 @@ fn read_one(fd: &OwnedFd) -> io::Result<Option<Sig>> {
     }
     // SAFETY: the structure is made of integers, for which the zeroes that were not overwritten are valid.
     let info = unsafe { info.assume_init() };
-    Ok(i32::try_from(info.ssi_signo).ok().and_then(Sig::from_raw))
+    let signal = i32::try_from(info.ssi_signo).ok().and_then(Sig::from_raw);
+    Ok(signal.map(|signal| (signal, info.ssi_pid)))
 }
 
 fn mask(how: i32, signals: &[Sig]) -> io::Result<()> {

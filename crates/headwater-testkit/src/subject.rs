@@ -5,7 +5,6 @@
 use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::oracle;
 
@@ -20,8 +19,6 @@ pub struct Subject {
 
 /// The binary under test: `SUBJECT` (`oracle` for the oracle nginx), else `headwater`.
 ///
-/// While `headwater` answers nothing to `-v`, the oracle stands in and that is printed.
-///
 /// # Errors
 /// When the oracle is needed and cannot be built.
 pub fn find(headwater: &Path) -> io::Result<Subject> {
@@ -34,11 +31,6 @@ pub fn find(headwater: &Path) -> io::Result<Subject> {
             return Ok(Subject { path: PathBuf::from(path), is_headwater });
         }
         Err(_) => {}
-    }
-    let says = Command::new(headwater).arg("-v").output()?;
-    if says.stdout.is_empty() && says.stderr.is_empty() {
-        println!("headwater does not answer -v yet: nginx stands in for it");
-        return Ok(Subject { path: oracle::nginx()?, is_headwater: false });
     }
     Ok(Subject { path: headwater.to_path_buf(), is_headwater: true })
 }

@@ -36,25 +36,34 @@ pub struct HeaderRef<'a> {
 pub struct HeaderList {
     buf: Vec<u8>,
     lines: Vec<Line>,
+    /// One bit for each known name that a line has or had: most look-ups are for names that are not there.
+    seen: u128,
 }
 
 impl HeaderList {
     /// An empty list that has allocated nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self { buf: Vec::new(), lines: Vec::new() }
+        Self { buf: Vec::new(), lines: Vec::new(), seen: 0 }
     }
 
     /// An empty list with room for `bytes` bytes of names and values and for `lines` lines.
     #[must_use]
     pub fn with_capacity(bytes: usize, lines: usize) -> Self {
-        Self { buf: Vec::with_capacity(bytes), lines: Vec::with_capacity(lines) }
+        Self { buf: Vec::with_capacity(bytes), lines: Vec::with_capacity(lines), seen: 0 }
     }
 
     /// Takes over the bytes of a parsed head and its lines. The spans of `lines` point into `buf`.
     #[must_use]
     pub fn adopt(buf: Vec<u8>, lines: Vec<Line>) -> Self {
-        Self { buf, lines }
+        let seen = lines.iter().fold(0, |seen, line| seen | line.known.bit());
+        Self { buf, lines, seen }
+    }
+
+    /// Whether a line may have this known name; `false` is certain.
+    #[must_use]
+    pub fn may_have(&self, known: KnownHeader) -> bool {
+        self.seen & known.bit() != 0
     }
 
     /// Appends a line. The bytes are copied into the arena as they are: the caller answers for their validity.
@@ -67,10 +76,24 @@ impl HeaderList {
         self.push_line(known.canonical().as_bytes(), value, known);
     }
 
-    /// Removes every line called `name` and appends one with `value`.
+    /// Gives `value` to the first line called `name` and removes the others; appends a line when there is none.
     pub fn set(&mut self, name: &[u8], value: &[u8]) {
-        self.remove(name);
-        self.push(name, value);
+        let known = KnownHeader::lookup(name);
+        let Some(first) = self.lines.iter().position(|line| line.is_called(&self.buf, known, name)) else {
+            self.push(name, value);
+            return;
+        };
+        let value = self.append(value);
+        let buf = &self.buf;
+        let mut at = 0;
+        self.lines.retain_mut(|line| {
+            let here = at;
+            at += 1;
+            if here == first {
+                line.value = value;
+            }
+            here <= first || !line.is_called(buf, known, name)
+        });
     }
 
     /// Gives the first line with this known name another value, in its place; whether there is one.
@@ -95,7 +118,7 @@ impl HeaderList {
 
     /// Removes every line with this known name; the number of lines removed. `Other` removes nothing.
     pub fn remove_known(&mut self, known: KnownHeader) -> usize {
-        if known == KnownHeader::Other {
+        if known == KnownHeader::Other || !self.may_have(known) {
             return 0;
         }
         let before = self.lines.len();
@@ -118,6 +141,9 @@ impl HeaderList {
     /// The value of the first line with this known name.
     #[must_use]
     pub fn get_known(&self, known: KnownHeader) -> Option<&[u8]> {
+        if !self.may_have(known) {
+            return None;
+        }
         self.get_all_known(known).next()
     }
 
@@ -167,6 +193,7 @@ impl HeaderList {
     pub fn clear(&mut self) {
         self.buf.clear();
         self.lines.clear();
+        self.seen = 0;
     }
 
     /// The arena: the adopted head, then whatever was pushed.
@@ -191,6 +218,7 @@ impl HeaderList {
         let name = self.append(name);
         let value = self.append(value);
         self.lines.push(Line { name, value, known });
+        self.seen |= known.bit();
     }
 
     fn append(&mut self, bytes: &[u8]) -> Span {
@@ -237,6 +265,9 @@ mod tests {
         list.set(b"X-One", b"3");
         assert_eq!(list.get_all(b"x-one").collect::<Vec<_>>(), [b"3"]);
         assert_eq!(list.len(), 3);
+        list.set(b"x-new", b"4");
+        assert_eq!(list.get(b"X-New"), Some(&b"4"[..]));
+        assert_eq!(list.iter().nth(1).map(|line| line.value), Some(&b"3"[..]));
         list.set(b"host", b"b");
         assert_eq!(list.get_known(KnownHeader::Host), Some(&b"b"[..]));
         assert_eq!(list.count_known(KnownHeader::Host), 1);

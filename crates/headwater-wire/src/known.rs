@@ -115,6 +115,15 @@ const fn by_length() -> [[KnownHeader; SLOTS]; LENGTHS] {
 }
 
 impl KnownHeader {
+    /// The bit that stands for this name in a set of names; `Other` has none.
+    #[must_use]
+    pub const fn bit(self) -> u128 {
+        match self {
+            Self::Other => 0,
+            known => 1 << (known as u8),
+        }
+    }
+
     /// The known header called `name`, compared without regard to ASCII case.
     #[must_use]
     pub fn lookup(name: &[u8]) -> Self {

@@ -131,6 +131,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     /// The files read.
     pub files: Files,
+    /// The log files that are open now, for the next load and for USR1.
+    pub log_files: LogFiles,
 }
 
 /// How to load.
@@ -172,7 +174,8 @@ pub fn load(options: LoadOptions<'_>) -> Loaded {
         .load(&options.file, options.globals.as_deref())
         .and_then(|()| build(&mut cx, options.number))
         .map(Arc::new);
-    Loaded { outcome, warnings: cx.warnings, files: cx.files }
+    let log_files = cx.take_state::<LogFiles>();
+    Loaded { outcome, warnings: cx.warnings, files: cx.files, log_files }
 }
 
 fn build(cx: &mut Cx<'_>, number: u64) -> Result<Conf> {

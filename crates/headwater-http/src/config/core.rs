@@ -333,7 +333,7 @@ impl Value for Alias {
 
 /// `types`: extension to MIME type.
 #[derive(Debug, Clone)]
-pub struct Types(pub Arc<std::collections::HashMap<Box<[u8]>, bytes::Bytes>>);
+pub struct Types(pub Arc<rustc_hash::FxHashMap<Box<[u8]>, bytes::Bytes>>);
 
 impl Types {
     fn built_in() -> Self {
@@ -348,7 +348,7 @@ impl Value for Types {
     const ARGS: Args = Args::exactly(0).with_block();
 
     fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
-        let mut map = std::collections::HashMap::new();
+        let mut map = rustc_hash::FxHashMap::default();
         for entry in cx.entries(directive)? {
             let mime = bytes::Bytes::copy_from_slice(&entry.name.text);
             for extension in &entry.args {

@@ -2,9 +2,8 @@
 //!
 //! Built by `config::build`, asked by `flow::route`. nginx's counterpart: `ngx_http_find_virtual_server`, `ngx_http_core_find_location`.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
+use rustc_hash::FxHashMap;
 
 use super::decl::{LocId, ServerId};
 use crate::request::{PatternWithNames, Request};
@@ -14,11 +13,11 @@ use crate::request::{PatternWithNames, Request};
 pub struct ServerNames {
     /// The server for requests that no name matches.
     pub default: ServerId,
-    exact: HashMap<Box<[u8]>, ServerId>,
+    exact: FxHashMap<Box<[u8]>, ServerId>,
     /// `*.example.com` under `.example.com`.
-    leading: HashMap<Box<[u8]>, ServerId>,
+    leading: FxHashMap<Box<[u8]>, ServerId>,
     /// `www.example.*` under `www.example.`.
-    trailing: HashMap<Box<[u8]>, ServerId>,
+    trailing: FxHashMap<Box<[u8]>, ServerId>,
     regexes: Vec<(PatternWithNames, ServerId)>,
 }
 
@@ -96,7 +95,7 @@ impl ServerNames {
     }
 }
 
-fn insert(map: &mut HashMap<Box<[u8]>, ServerId>, key: &str, server: ServerId) -> bool {
+fn insert(map: &mut FxHashMap<Box<[u8]>, ServerId>, key: &str, server: ServerId) -> bool {
     match map.entry(key.as_bytes().into()) {
         std::collections::hash_map::Entry::Occupied(_) => false,
         std::collections::hash_map::Entry::Vacant(slot) => {
@@ -109,7 +108,7 @@ fn insert(map: &mut HashMap<Box<[u8]>, ServerId>, key: &str, server: ServerId) -
 /// The locations of one level.
 #[derive(Debug, Default, Clone)]
 pub struct Locations {
-    exact: HashMap<Box<[u8]>, LocId>,
+    exact: FxHashMap<Box<[u8]>, LocId>,
     /// Prefixes in byte order, each with the longest other one that it starts with.
     prefixes: Vec<Prefix>,
     regexes: Vec<(PatternWithNames, LocId)>,

@@ -16,7 +16,7 @@ use crate::config::LocationBuilder;
 use crate::flow::error_log::Level;
 use crate::flow::output::SendError;
 use crate::modules::Module;
-use crate::request::{HeadersOut, Request};
+use crate::request::Request;
 
 /// The largest window there is, in bits.
 const WINDOW: u8 = 15;
@@ -51,7 +51,8 @@ struct Gunzip {
 }
 
 impl HeaderFilter for Gunzip {
-    fn filter(&self, r: &Request, out: &mut HeadersOut) -> Filtered {
+    fn filter(&self, r: &Request) -> Filtered {
+        let out = &mut *r.headers_out.borrow_mut();
         if !out.content_encoding().is_some_and(|coding| coding.eq_ignore_ascii_case(b"gzip")) {
             return Filtered::Pass;
         }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::config::LocationBuilder;
 use crate::flow::out_queue::FileRange;
 use crate::flow::output::SendError;
-use crate::request::{HeadersOut, Request};
+use crate::request::Request;
 
 /// A piece of a response body.
 pub enum Chunk<'a> {
@@ -136,32 +136,36 @@ pub enum Filtered {
 
 /// A filter of response heads.
 pub trait HeaderFilter: Send + Sync {
-    /// Looks at the head, may change it.
-    fn filter(&self, r: &Request, out: &mut HeadersOut) -> Filtered;
+    /// Looks at the response head in `r.headers_out`, may change it. A filter must not hold the head while it computes values with
+    /// variables, which may read it.
+    fn filter(&self, r: &Request) -> Filtered;
 }
 
 /// Puts a filter into a location's list when its settings ask for it.
 pub type Installer = fn(&mut LocationBuilder<'_, '_>) -> headwater_conf::Result<()>;
 
 /// Every header filter, in the order in which they see a response head.
-pub static FILTERS: &[Installer] = &[not_modified::install, gunzip::install, gzip::install, range::install];
+pub static FILTERS: &[Installer] = &[
+    not_modified::install,
+    crate::modules::headers::install,
+    gunzip::install,
+    gzip::install,
+    range::install,
+];
 
 impl Request {
     /// Runs the header filters; they may change the head and install body filters.
     pub(crate) fn run_header_filters(&self) -> Result<(), SendError> {
         let location = self.loc();
         let mut chain = BodyChain::new();
-        {
-            let mut out = self.headers_out.borrow_mut();
-            for filter in &location.header_filters {
-                match filter.filter(self, &mut out) {
-                    Filtered::Pass => {}
-                    Filtered::Install(order, filter) => {
-                        let at = chain.partition_point(|(other, _)| *other <= order);
-                        chain.insert(at, (order, filter));
-                    }
-                    Filtered::Status(status) => return Err(SendError::Status(status)),
+        for filter in &location.header_filters {
+            match filter.filter(self) {
+                Filtered::Pass => {}
+                Filtered::Install(order, filter) => {
+                    let at = chain.partition_point(|(other, _)| *other <= order);
+                    chain.insert(at, (order, filter));
                 }
+                Filtered::Status(status) => return Err(SendError::Status(status)),
             }
         }
         *self.body_filters.borrow_mut() = chain;

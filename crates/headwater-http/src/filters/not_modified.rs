@@ -3,6 +3,7 @@
 //! nginx's counterpart: `ngx_http_not_modified_filter_module.c`; RFC 9110 §13.
 
 use headwater_conf::Result;
+use headwater_wire::headers::KnownHeader;
 use headwater_wire::{date, etag};
 
 use super::{Filtered, HeaderFilter};
@@ -18,12 +19,23 @@ pub fn install(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
 
 struct NotModified;
 
+const CONDITIONS: [KnownHeader; 4] = [
+    KnownHeader::IfMatch,
+    KnownHeader::IfUnmodifiedSince,
+    KnownHeader::IfNoneMatch,
+    KnownHeader::IfModifiedSince,
+];
+
 impl HeaderFilter for NotModified {
-    fn filter(&self, r: &Request, out: &mut HeadersOut) -> Filtered {
+    fn filter(&self, r: &Request) -> Filtered {
+        let out = &mut *r.headers_out.borrow_mut();
         if out.status() != 200 || !r.is_main() || out.no_not_modified {
             return Filtered::Pass;
         }
         let headers = &r.exchange.head.headers;
+        if !CONDITIONS.iter().any(|known| headers.may_have(*known)) {
+            return Filtered::Pass;
+        }
         let tag = out.etag();
         if let Some(list) = headers.get(b"if-match")
             && !etag::matches(list, tag, false)

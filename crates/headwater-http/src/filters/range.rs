@@ -28,7 +28,8 @@ pub fn install(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
 struct Ranges;
 
 impl HeaderFilter for Ranges {
-    fn filter(&self, r: &Request, out: &mut HeadersOut) -> Filtered {
+    fn filter(&self, r: &Request) -> Filtered {
+        let out = &mut *r.headers_out.borrow_mut();
         if !out.allow_ranges
             || out.status() != 200
             || !r.is_main()

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use headwater_wire::headers::HeaderList;
+use headwater_wire::headers::{HeaderList, Span};
 use headwater_wire::http1::request::{
     HeadLimits, HeadOptions, Progress, RequestLine, RequestParser, Version,
 };
@@ -129,6 +129,7 @@ async fn read_head(connection: &Rc<Connection>, generation: &Rc<Generation>) -> 
     let server = generation.server(default_server(connection, generation));
     let settings = &server.settings;
     let first = connection.requests.get() == 0;
+    connection.came_early.set(!first && !connection.input.borrow().is_empty());
     if connection.input.borrow().is_empty() {
         let waited = if first {
             connection.fill(*settings.client_header_timeout).await.map(drop)
@@ -266,15 +267,17 @@ fn log_invalid_lines(connection: &Connection, parser: &RequestParser, len: usize
 
 fn partial_head(connection: &Connection, parser: &mut RequestParser, len: usize) -> RequestHead {
     let bytes = connection.input.borrow().get(..len).unwrap_or_default().to_vec();
-    let (line, lines) = parser.take();
+    let (mut line, lines) = parser.take();
+    let broken = line.request.is_empty();
+    if broken {
+        // `$request` shows what there is of the line; `$request_length` counts nothing yet.
+        let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+        line.request = Span::between(0, end);
+    }
     let line = if line.protocol.is_empty() {
         // nginx answers a broken request line as HTTP/1.0.
         RequestLine {
-            version: if line.request.is_empty() {
-                Version::Http10
-            } else {
-                line.version.max(Version::Http10)
-            },
+            version: if broken { Version::Http10 } else { line.version.max(Version::Http10) },
             ..line
         }
     } else {
@@ -289,7 +292,7 @@ fn partial_head(connection: &Connection, parser: &mut RequestParser, len: usize)
         expect_continue: false,
         upgrade: false,
         keep_alive: false,
-        length: len,
+        length: if broken { 0 } else { len },
     }
 }
 
@@ -414,7 +417,7 @@ async fn end(connection: &Rc<Connection>, r: &Rc<Request>, finish: Finish, refus
     }
     log_request(r);
     let location = r.loc();
-    let core = location.core.clone();
+    let core = &location.core;
     let closed = matches!(finish, Finish::Close(_)) || connection.broken.get() || r.truncated.get();
     if closed {
         if connection.timed_out.get() && core.reset_timedout_connection {
@@ -445,6 +448,7 @@ pub(crate) fn log_request(r: &Request) {
     if r.logged.replace(true) {
         return;
     }
+    r.action.set("logging request");
     for handler in &r.loc().log {
         handler.log(r);
     }

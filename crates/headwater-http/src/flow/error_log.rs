@@ -198,6 +198,15 @@ impl ErrorLog {
         Self { level, targets: vec![(level, Sink::File(Arc::new(LogFile::stderr())))] }
     }
 
+    /// The first file it writes to, which may be standard error; `None` when there is only syslog.
+    #[must_use]
+    pub fn file(&self) -> Option<&LogFile> {
+        self.targets.iter().find_map(|(_, sink)| match sink {
+            Sink::File(file) => Some(&**file),
+            Sink::Syslog(_) => None,
+        })
+    }
+
     /// Whether anything listens at this level.
     #[must_use]
     pub fn wants(&self, level: Level) -> bool {

@@ -42,12 +42,16 @@ pub(super) fn write_http1(r: &Request, buffer: &mut Vec<u8>) -> Framing {
         out.content_length = None;
         out.content_type = None;
     }
+    let framing = framing(r, &out, status);
+    if framing == Framing::Chunked {
+        // The length may be known when only the trailers ask for chunks.
+        out.content_length = None;
+    }
     buffer.extend_from_slice(b"HTTP/1.1 ");
     write_status(&out, status, buffer);
     write_own_headers(r, &out, buffer);
     write_entity_headers(&out, buffer);
     let location_left = write_absolute_location(r, &mut out, buffer);
-    let framing = framing(r, &out, status);
     if framing == Framing::Chunked {
         buffer.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
@@ -87,7 +91,8 @@ fn write_status(out: &HeadersOut, status: u16, buffer: &mut Vec<u8>) {
     match &out.status_line {
         Some(line) => buffer.extend_from_slice(line),
         None => {
-            let _ = write!(buffer, "{status} ");
+            buffer.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+            buffer.push(b' ');
             buffer.extend_from_slice(reason(status).as_bytes());
         }
     }
@@ -129,7 +134,7 @@ fn write_entity_headers(out: &HeadersOut, buffer: &mut Vec<u8>) {
         buffer.extend_from_slice(b"\r\n");
     }
     if let Some(length) = out.content_length {
-        let _ = write!(buffer, "Content-Length: {length}\r\n");
+        field(buffer, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
     }
     match (&out.last_modified_text, out.last_modified) {
         (Some(text), _) => field(buffer, b"Last-Modified", text),

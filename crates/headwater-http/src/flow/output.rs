@@ -98,6 +98,8 @@ impl Output {
 fn frame(r: &Request, connection: &Connection, chunk: Chunk<'_>, end: End) -> io::Result<()> {
     let mut out = connection.out.borrow_mut();
     let length = chunk.len();
+    // What the framing adds counts as sent too.
+    let mut overhead = 0_usize;
     match r.framing.get() {
         Framing::None => {}
         Framing::Length(left) => {
@@ -117,23 +119,26 @@ fn frame(r: &Request, connection: &Connection, chunk: Chunk<'_>, end: End) -> io
         Framing::Chunked => {
             if length > 0 {
                 let size = usize::try_from(length).unwrap_or(usize::MAX);
-                out.append_with(|buffer| encode_chunk_header(size, buffer));
+                overhead = out.append_with(|buffer| encode_chunk_header(size, buffer)).saturating_add(2);
                 append(r, connection, &mut out, chunk, b"\r\n")?;
             }
             if end == End::Last && !r.header_only.get() {
-                out.append(b"0\r\n");
                 let headers = r.headers_out.borrow();
-                for (name, value) in &headers.trailers {
-                    out.append(name);
-                    out.append(b": ");
-                    out.append(value);
-                    out.append(b"\r\n");
-                }
-                out.append(b"\r\n");
+                let end = out.append_with(|buffer| {
+                    buffer.extend_from_slice(b"0\r\n");
+                    for (name, value) in &headers.trailers {
+                        for part in [name, &b": "[..], value, b"\r\n"] {
+                            buffer.extend_from_slice(part);
+                        }
+                    }
+                    buffer.extend_from_slice(b"\r\n");
+                });
+                overhead = overhead.saturating_add(end);
             }
         }
     }
-    r.exchange.bytes_sent.set(r.exchange.bytes_sent.get().saturating_add(length));
+    let sent = r.exchange.bytes_sent.get().saturating_add(length).saturating_add(overhead as u64);
+    r.exchange.bytes_sent.set(sent);
     if end == End::Last {
         r.finished.set(true);
     }

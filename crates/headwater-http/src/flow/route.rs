@@ -115,7 +115,7 @@ fn limit_keepalive(r: &Request) {
     let connection = r.connection();
     let core = &r.loc().core;
     let too_many = connection.requests.get() >= *core.keepalive_requests as u64;
-    let too_old = connection.start.elapsed() > *core.keepalive_time;
+    let too_old = r.exchange.start.saturating_duration_since(connection.start) > *core.keepalive_time;
     let off = core.keepalive_timeout.timeout.is_zero();
     if off || too_many || too_old || connection.worker.draining.get() || is_disabled(r) {
         r.exchange.keepalive.set(false);
@@ -124,13 +124,13 @@ fn limit_keepalive(r: &Request) {
 
 fn is_disabled(r: &Request) -> bool {
     let disable = &r.loc().core.keepalive_disable;
-    if !disable.msie6 && !disable.safari {
+    let posted = r.exchange.head.line.method == headwater_wire::method::Method::Post;
+    if !disable.safari && !(disable.msie6 && posted) {
         return false;
     }
     let Some(agent) = r.header_in(b"user-agent") else { return false };
     let find = |needle: &[u8]| agent.windows(needle.len()).any(|window| window == needle);
     let old_msie = || find(b"MSIE 6.") || find(b"MSIE 5.") || find(b"MSIE 4.");
-    let posted = r.exchange.head.line.method == headwater_wire::method::Method::Post;
     (disable.msie6 && posted && old_msie() && !find(b"Opera"))
         || (disable.safari && find(b"Safari/") && find(b"Mac OS X") && !find(b"Chrome/"))
 }

@@ -1,12 +1,20 @@
 //! The modules: one file per nginx module, and the ordered table in which their handlers run.
 
+pub mod access;
 pub mod autoindex;
+pub mod cidr;
 pub mod core;
+pub mod geo;
 pub mod gzip_static;
+pub mod headers;
 pub mod index;
+pub mod log;
+pub mod map;
 pub mod proxy;
 pub mod rewrite;
+pub mod split_clients;
 pub mod static_files;
+pub mod stub_status;
 pub mod upstream;
 
 use headwater_conf::{Cx, DirectiveDef, Result};
@@ -50,14 +58,21 @@ pub static MODULES: &[&Module] = &[
     &core::MAIN_MODULE,
     &core::MODULE,
     &upstream::MODULE,
+    &map::MODULE,
+    &geo::MODULE,
+    &split_clients::MODULE,
     &rewrite::MODULE,
+    &access::MODULE,
+    &headers::MODULE,
     &proxy::MODULE,
     &crate::filters::gzip::MODULE,
     &crate::filters::gunzip::MODULE,
+    &stub_status::MODULE,
     &index::MODULE,
     &autoindex::MODULE,
     &gzip_static::MODULE,
     &static_files::MODULE,
+    &log::MODULE,
 ];
 
 /// The names of all modules.
@@ -66,4 +81,6 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Writes out what log buffers hold; called when a worker ends.
-pub fn flush_logs() {}
+pub fn flush_logs() {
+    log::close_worker_logs();
+}

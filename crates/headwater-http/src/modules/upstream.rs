@@ -181,7 +181,7 @@ fn zone(_: &mut Cx<'_>, directive: &Directive) -> Result<()> {
 fn server(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
     let mut template = Peer {
         addr: Addr::unnamed_unix(),
-        name: Box::default(),
+        name: "".into(),
         server: directive.word(0).str().into(),
         weight: 1,
         max_fails: 1,

@@ -67,6 +67,8 @@ pub struct Connection {
     pub response_started: Cell<bool>,
     /// Whether a further request arrived before the one before was answered.
     pub pipelined: Cell<bool>,
+    /// Whether the present request was there when the one before ended (`$pipe`).
+    pub came_early: Cell<bool>,
     /// How long it stays open without a request, by the location of the last one.
     pub keepalive_timeout: Cell<Option<Duration>>,
     local: OnceCell<Addr>,
@@ -100,6 +102,7 @@ impl Connection {
             timed_out: Cell::new(false),
             response_started: Cell::new(false),
             pipelined: Cell::new(false),
+            came_early: Cell::new(false),
             keepalive_timeout: Cell::new(None),
             local: OnceCell::new(),
         })

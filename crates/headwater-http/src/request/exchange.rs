@@ -74,8 +74,6 @@ pub struct Exchange {
     pub body: RequestBody,
     /// When the first byte of the head arrived.
     pub start: Instant,
-    /// Wall-clock milliseconds at the start.
-    pub start_ms: u64,
     /// Whether the connection may serve another request.
     pub keepalive: Cell<bool>,
     /// `$request_id`, made on first use.
@@ -103,7 +101,6 @@ impl Exchange {
             head,
             body,
             start,
-            start_ms: u64::try_from(headwater_io::clock::unix_now().as_millis()).unwrap_or(0),
             keepalive: Cell::new(false),
             request_id: Cell::new(None),
             bytes_sent: Cell::new(0),

@@ -1,6 +1,7 @@
 //! What is known of each attempt at a back end, for `$upstream_*`. nginx's counterpart: `ngx_http_upstream_state_t`.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use headwater_wire::headers::HeaderList;
 
@@ -8,7 +9,7 @@ use headwater_wire::headers::HeaderList;
 #[derive(Debug, Clone, Default)]
 pub struct UpstreamState {
     /// The peer's address, or the group's name when no peer could be had.
-    pub peer: Box<str>,
+    pub peer: Arc<str>,
     /// The status of the answer; 0 when there was none.
     pub status: u16,
     /// From the start of the attempt to the connection; `None` when it was not made.

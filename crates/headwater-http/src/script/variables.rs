@@ -134,10 +134,10 @@ impl Variables {
         index
     }
 
-    /// Whether a built-in variable that cannot be assigned has this name.
+    /// Whether a built-in variable that cannot be assigned has this name. A name that only a family covers may be given another meaning
+    /// (`set $arg_x`).
     fn is_fixed(&self, name: &str) -> bool {
         self.built_in.get(name).is_some_and(|def| def.assign.is_none())
-            || self.families.iter().any(|def| name.starts_with(def.name) && def.assign.is_none())
     }
 
     /// A variable that the configuration assigns (`set`, named captures).

@@ -497,13 +497,13 @@ impl Engine<'_> {
         }
     }
 
-    fn push_state(&mut self, peer: &str) {
+    fn push_state(&mut self, peer: &Arc<str>) {
         self.attempt_ms = headwater_io::clock::now_ms();
         self.r
             .upstream
             .borrow_mut()
             .states
-            .push(UpstreamState { peer: peer.into(), ..UpstreamState::default() });
+            .push(UpstreamState { peer: peer.clone(), ..UpstreamState::default() });
     }
 
     pub(super) fn note(&self, set: impl FnOnce(&mut UpstreamState, u64)) {

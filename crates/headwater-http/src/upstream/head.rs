@@ -32,7 +32,7 @@ pub fn process(r: &Request, conf: &UpstreamConf, protocol: &dyn Protocol, head: 
     out.status_line = head.status_line.clone();
     out.content_length = head.content_length;
     for line in head.headers.iter() {
-        if conf.hide.iter().any(|hidden| hidden.eq_ignore_ascii_case(line.name)) {
+        if conf.hide.contains(line.known, line.name) {
             continue;
         }
         let copy = || Bytes::copy_from_slice(line.value);

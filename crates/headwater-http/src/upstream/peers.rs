@@ -16,7 +16,7 @@ pub struct Peer {
     /// Where to connect.
     pub addr: Addr,
     /// The address as logs show it.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// The `server` as written.
     pub server: Box<str>,
     /// Relative share.
@@ -80,7 +80,7 @@ impl Default for Keepalive {
 #[derive(Debug)]
 pub struct Group {
     /// Its name, or `host:port` of an implicit one.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// Idle connections.
     pub pool: Pool,
     /// How idle connections are kept.

@@ -178,7 +178,7 @@ impl Engine<'_> {
         if self.conf.pass_trailers {
             let mut out = self.r.headers_out.borrow_mut();
             for line in trailers.iter() {
-                if !self.conf.hide.iter().any(|hidden| hidden.eq_ignore_ascii_case(line.name)) {
+                if !self.conf.hide.contains(line.known, line.name) {
                     let copy = Bytes::copy_from_slice;
                     out.trailers.push((copy(line.name), copy(line.value)));
                 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use headwater_conf::value::Text;
 use headwater_conf::{Args, Cx, Directive, Result, Value};
+use headwater_wire::headers::KnownHeader;
 
 use crate::config::core::Rate;
 use crate::script::Complex;
@@ -38,8 +39,8 @@ pub struct UpstreamConf {
     pub ignore_client_abort: bool,
     /// Whether `error_page` applies to the back end's statuses.
     pub intercept_errors: bool,
-    /// Response headers that are not passed, lower-case.
-    pub hide: Vec<Box<[u8]>>,
+    /// Response headers that are not passed.
+    pub hide: NameSet,
     /// `X-Accel-*` and others whose meaning is ignored.
     pub ignore: IgnoreHeaders,
     /// Whether request headers are passed.
@@ -80,14 +81,41 @@ pub const HIDDEN: [&str; 9] = [
 
 /// The headers to hide: the usual ones (the first `usual` of `HIDDEN`) and `hide`, without those in `pass`.
 #[must_use]
-pub fn hidden(usual: usize, hide: &[Text], pass: &[Text]) -> Vec<Box<[u8]>> {
+pub fn hidden(usual: usize, hide: &[Text], pass: &[Text]) -> NameSet {
     let usual = HIDDEN.iter().take(usual).map(|name| name.as_bytes().to_vec());
     let own = hide.iter().map(|name| name.to_ascii_lowercase());
-    usual
-        .filter(|name| !pass.iter().any(|pass| pass.eq_ignore_ascii_case(name)))
-        .chain(own)
-        .map(Vec::into_boxed_slice)
-        .collect()
+    usual.filter(|name| !pass.iter().any(|pass| pass.eq_ignore_ascii_case(name))).chain(own).collect()
+}
+
+/// A set of header names: one bit for each known one, the others by text.
+#[derive(Debug, Clone, Default)]
+pub struct NameSet {
+    known: u128,
+    others: Vec<Box<[u8]>>,
+}
+
+impl NameSet {
+    /// Whether a header's name is in the set.
+    #[must_use]
+    pub fn contains(&self, known: KnownHeader, name: &[u8]) -> bool {
+        match known {
+            KnownHeader::Other => self.others.iter().any(|other| other.eq_ignore_ascii_case(name)),
+            known => self.known & known.bit() != 0,
+        }
+    }
+}
+
+impl FromIterator<Vec<u8>> for NameSet {
+    fn from_iter<I: IntoIterator<Item = Vec<u8>>>(names: I) -> Self {
+        let mut set = Self::default();
+        for name in names {
+            match KnownHeader::lookup(&name) {
+                KnownHeader::Other => set.others.push(name.into()),
+                known => set.known |= known.bit(),
+            }
+        }
+        set
+    }
 }
 
 /// Declares a set of words as bits, with its directive value (nginx: `ngx_conf_set_bitmask_slot`).

@@ -117,7 +117,8 @@ impl Gzip {
 }
 
 impl HeaderFilter for Gzip {
-    fn filter(&self, r: &Request, out: &mut HeadersOut) -> Filtered {
+    fn filter(&self, r: &Request) -> Filtered {
+        let out = &mut *r.headers_out.borrow_mut();
         if !self.is_wanted(r, out) {
             return Filtered::Pass;
         }

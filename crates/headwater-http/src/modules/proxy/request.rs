@@ -1,8 +1,6 @@
 //! The request to the back end: its line, headers and length. nginx's counterpart: `ngx_http_proxy_create_request`,
 //! `ngx_http_proxy_init_headers`.
 
-use std::io::Write as _;
-
 use headwater_conf::{Cx, Result};
 use headwater_wire::escape::{Escape, escape_uri};
 
@@ -10,6 +8,7 @@ use super::url::Upstream;
 use super::{FamilySettings, HttpVersion, Pass, ProxyLocation, ProxySettings};
 use crate::request::Request;
 use crate::script::{Complex, NameValue, Variables};
+use crate::upstream::settings::NameSet;
 
 /// Headers that a request gets unless `proxy_set_header` says otherwise; an empty value keeps the client's from passing.
 const DEFAULTS: [(&str, &str); 8] = [
@@ -27,8 +26,8 @@ const DEFAULTS: [(&str, &str); 8] = [
 pub(super) struct RequestTemplate {
     /// Headers to set, in order.
     set: Vec<NameValue>,
-    /// Names of the client's headers that are not passed, lower-case.
-    replaced: Vec<Box<[u8]>>,
+    /// Names of the client's headers that are not passed.
+    replaced: NameSet,
     /// Whether the length is sent, which an own `Content-Length` or `Transfer-Encoding` prevents.
     sends_length: bool,
     method: Option<Complex>,
@@ -49,13 +48,12 @@ impl RequestTemplate {
             set.iter().any(|own| own.name.eq_ignore_ascii_case(name.as_bytes()))
         };
         let sends_length = !is_set(&set, "Content-Length") && !is_set(&set, "Transfer-Encoding");
-        let mut replaced: Vec<Box<[u8]>> =
-            set.iter().map(|own| own.name.to_ascii_lowercase().into()).collect();
+        let mut replaced: Vec<Vec<u8>> = set.iter().map(|own| own.name.to_vec()).collect();
         for (name, value) in DEFAULTS {
             if is_set(&set, name) {
                 continue;
             }
-            replaced.push(name.to_ascii_lowercase().into_bytes().into());
+            replaced.push(name.as_bytes().to_vec());
             if !value.is_empty() {
                 let value = Complex::compile_text(cx.state::<Variables>(), value.as_bytes())
                     .map_err(|message| pass.directive.error(message))?;
@@ -65,18 +63,13 @@ impl RequestTemplate {
         set.retain(|own| own.value.as_text().is_none_or(|text| !text.is_empty()));
         Ok(Self {
             set,
-            replaced,
+            replaced: replaced.into_iter().collect(),
             sends_length,
             method: proxy.method.as_ref().map(|method| method.0.clone()),
             body: proxy.set_body.as_ref().map(|body| body.0.clone()),
             pass_headers: family.pass_request_headers,
             pass_body: family.pass_request_body,
         })
-    }
-
-    /// Whether the request body is replaced.
-    pub(super) fn has_own_body(&self) -> bool {
-        self.body.is_some()
     }
 
     /// Writes the head; `uri` is that of a `proxy_pass` with variables. Gives whether the body will be chunked.
@@ -107,11 +100,7 @@ impl RequestTemplate {
         let chunked = self.write_length(r, location, own_body.as_deref(), out);
         if self.pass_headers {
             for line in r.exchange.head.headers.iter() {
-                let hidden = self
-                    .replaced
-                    .iter()
-                    .any(|name| name.len() == line.name.len() && name.eq_ignore_ascii_case(line.name));
-                if !hidden {
+                if !self.replaced.contains(line.known, line.name) {
                     out.extend_from_slice(line.name);
                     out.extend_from_slice(b": ");
                     out.extend_from_slice(line.value);
@@ -155,8 +144,9 @@ impl RequestTemplate {
         if let Some(length) = length
             && self.sends_length
         {
-            // Writing to a vector cannot fail.
-            let _ = write!(out, "Content-Length: {length}\r\n");
+            out.extend_from_slice(b"Content-Length: ");
+            out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
         false
     }

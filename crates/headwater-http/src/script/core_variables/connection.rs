@@ -89,7 +89,7 @@ pub(super) fn time(r: &Request, _: &[u8], out: &mut Vec<u8>) -> bool {
 }
 
 pub(super) fn pipe(r: &Request, _: &[u8], out: &mut Vec<u8>) -> bool {
-    out.push(if r.connection().pipelined.get() { b'p' } else { b'.' });
+    out.push(if r.connection().came_early.get() { b'p' } else { b'.' });
     true
 }
 

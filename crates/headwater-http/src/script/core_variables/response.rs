@@ -178,7 +178,8 @@ pub(super) fn header(r: &Request, name: &[u8], out: &mut Vec<u8>) -> bool {
     let found = match name {
         b"server" => field(headers.server.as_ref(), out),
         b"date" => field(headers.date.as_ref(), out),
-        b"accept_ranges" if headers.allow_ranges => {
+        // Announced when the head is complete: until then no value can see it.
+        b"accept_ranges" if headers.allow_ranges && r.header_sent.get() => {
             out.extend_from_slice(b"bytes");
             true
         }
