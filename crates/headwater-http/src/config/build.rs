@@ -12,7 +12,7 @@ use headwater_conf::{Cx, Diagnostic, Files, Registry, Result, Scopes, Settings, 
 use headwater_io::addr::Addr;
 use headwater_wire::method::Method;
 
-use super::core::{CoreSettings, ServerSettings};
+use super::core::{CoreSettings, OwnSettings, ServerSettings};
 use super::decl::{HttpDecl, LocId, LocationDecl, LocationKind, ServerDecl, ServerId, ServerName};
 use super::listen::{Listen, ListenerKey};
 use super::lookup::{Locations, ServerNames};
@@ -51,6 +51,8 @@ pub struct Location {
     pub name: Box<[u8]>,
     /// Core settings.
     pub core: Arc<CoreSettings>,
+    /// Whether only internal requests may use it.
+    pub internal: bool,
     /// `alias`, with the length of the URI's part that it replaces.
     pub alias: Option<(Complex, usize)>,
     /// Locations inside.
@@ -219,9 +221,10 @@ fn error_log(cx: &mut Cx<'_>, scope: headwater_conf::ScopeId) -> Result<Arc<Erro
 
 fn build_location(cx: &mut Cx<'_>, id: LocId, decl: &LocationDecl, built: &[Location]) -> Result<Location> {
     let core = cx.scopes.resolve::<CoreSettings>(decl.scope);
+    let own = cx.scopes.resolve::<OwnSettings>(decl.scope);
     let parent = decl.parent.and_then(|parent| built.get(parent.0 as usize));
     let inherits = matches!(decl.kind, LocationKind::If | LocationKind::LimitExcept(_));
-    let alias = match (&core.alias, parent) {
+    let alias = match (&own.alias, parent) {
         (Some(alias), _) => Some((alias.0.clone(), decl.name.len())),
         (None, Some(parent)) if inherits => parent.alias.clone(),
         (None, _) => None,
@@ -233,6 +236,7 @@ fn build_location(cx: &mut Cx<'_>, id: LocId, decl: &LocationDecl, built: &[Loca
         kind: decl.kind.clone(),
         name: decl.name.clone(),
         core,
+        internal: own.internal.0,
         alias,
         children: Locations::default(),
         limit_except: None,
@@ -272,6 +276,7 @@ fn build_servers(cx: &mut Cx<'_>, decl: &HttpDecl, locations: &mut [Location]) -
         let name = match declared.names.first() {
             Some((ServerName::Plain(name), _)) => name.clone(),
             Some((ServerName::Regex(pattern), _)) => format!("~{}", pattern.pattern.source()).into(),
+            Some((ServerName::Never, directive)) => directive.word(0).str().into(),
             None => Box::default(),
         };
         let settings = cx.scopes.resolve::<ServerSettings>(declared.scope);
@@ -307,7 +312,11 @@ fn build_servers(cx: &mut Cx<'_>, decl: &HttpDecl, locations: &mut [Location]) -
                 level.add_regex(pattern.clone(), id);
                 true
             }
-            LocationKind::Named => server.named.insert(declared.name.clone(), id).is_none(),
+            // Of several with one name the first is used.
+            LocationKind::Named => {
+                server.named.entry(declared.name.clone()).or_insert(id);
+                true
+            }
             LocationKind::Server | LocationKind::If | LocationKind::LimitExcept(_) => true,
         };
         if !fresh {
@@ -388,7 +397,7 @@ fn build_listeners(cx: &mut Cx<'_>, decl: &HttpDecl) -> Result<HashMap<ListenerK
 
 fn add_names(cx: &mut Cx<'_>, names: &mut ServerNames, server: &ServerDecl, id: ServerId, addr: &Addr) {
     let add_plain = |cx: &mut Cx<'_>, names: &mut ServerNames, name: &str| {
-        if !names.add(name, id) {
+        if !names.add(name, id) && names.owner(name) != Some(id) {
             let message = format!("conflicting server name \"{name}\" on {addr}, ignored");
             let mut warning = Diagnostic::new(message).with_level(headwater_conf::Level::Warn);
             warning.position = None;
@@ -402,6 +411,7 @@ fn add_names(cx: &mut Cx<'_>, names: &mut ServerNames, server: &ServerDecl, id: 
         match name {
             ServerName::Plain(name) => add_plain(cx, names, if &**name == "\"\"" { "" } else { name }),
             ServerName::Regex(pattern) => names.add_regex(pattern.clone(), id),
+            ServerName::Never => {}
         }
     }
 }

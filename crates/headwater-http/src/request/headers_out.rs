@@ -10,20 +10,14 @@ pub struct HeadersOut {
     pub status: u16,
     /// Code and reason as they came from a back end, `404 Not Here`.
     pub status_line: Option<Bytes>,
-    /// `Server`, when it is not our own.
-    pub server: Option<Bytes>,
-    /// `Date`, when it is not our own.
-    pub date: Option<Bytes>,
     /// `Content-Type` without a charset that was added here.
     pub content_type: Option<Bytes>,
     /// A charset to add to the type.
     pub charset: Option<Bytes>,
     /// `Content-Length`.
     pub content_length: Option<u64>,
-    /// `Last-Modified`, Unix seconds.
+    /// `Last-Modified`, Unix seconds; sent in its own place unless `list` has the header.
     pub last_modified: Option<i64>,
-    /// `Last-Modified` as it came from a back end.
-    pub last_modified_text: Option<Bytes>,
     /// `Location`; made absolute when it starts with `/`.
     pub location: Option<Bytes>,
     /// Whether a `Location` that starts with `/` stays as it is.
@@ -93,11 +87,10 @@ impl HeadersOut {
     pub fn clear_body_headers(&mut self) {
         self.content_length = None;
         self.last_modified = None;
-        self.last_modified_text = None;
+        self.list.remove_known(KnownHeader::LastModified);
         self.allow_ranges = false;
         self.list.remove_known(KnownHeader::Etag);
         self.list.remove_known(KnownHeader::ContentEncoding);
         self.list.remove(b"Accept-Ranges");
-        self.list.remove(b"Content-Range");
     }
 }

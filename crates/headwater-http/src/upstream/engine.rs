@@ -45,6 +45,8 @@ pub(super) struct Engine<'a> {
     pub(super) rest: Vec<u8>,
     /// The request's head, and its body when that is small.
     request: Vec<u8>,
+    /// Whether the client's body is sent on while it comes in.
+    streams_body: bool,
     owner: usize,
     start: Instant,
     attempt_ms: u64,
@@ -75,6 +77,13 @@ pub async fn run(
             Err(BodyError::Gone(status)) => return Outcome::Close(status),
         }
     }
+    if conf.pass_request_body
+        && !conf.request_buffering
+        && let Err(BodyError::Status(status) | BodyError::Gone(status)) = r.preread_body()
+    {
+        return Outcome::Status(status);
+    }
+    let streams_body = conf.pass_request_body && !conf.request_buffering && !r.exchange.body.is_complete();
     let mut request = Vec::with_capacity(1024);
     if let Err(status) = protocol.create_request(r, &mut request) {
         return Outcome::Status(status);
@@ -89,11 +98,11 @@ pub async fn run(
         timer: Timer::new(),
         rest: Vec::new(),
         request,
+        streams_body,
         owner,
         start: headwater_io::clock::now(),
         attempt_ms: 0,
     };
-    let streams_body = !conf.request_buffering && !r.exchange.body.is_complete();
     let end = if conf.ignore_client_abort || streams_body || !r.is_main() {
         engine.attempts().await
     } else {
@@ -231,7 +240,7 @@ impl Engine<'_> {
         let r = self.r;
         let body =
             if self.conf.pass_request_body { r.exchange.body.stored.borrow().clone() } else { Stored::None };
-        let streams = self.conf.pass_request_body && !self.conf.request_buffering;
+        let streams = self.streams_body;
         let request = std::mem::take(&mut self.request);
         let sent = match &body {
             Stored::Memory(bytes) if bytes.len() <= ONE_WRITE => {

@@ -87,19 +87,21 @@ impl Http1 {
             }
             ResponseFraming::Close => (Body::UntilClose, None),
         };
-        let says_keepalive = || {
-            let value = head.headers.get(b"connection").unwrap_or_default();
-            headwater_wire::http1::semantics::lists_token(value, b"keep-alive")
-        };
-        let version_keeps = (line.version_major, line.version_minor) >= (1, 1) || says_keepalive();
+        // nginx does not trust the keep-alive of an HTTP/1.0 response.
+        let version_keeps = (line.version_major, line.version_minor) >= (1, 1);
         self.keepalive = version_keeps
             && self.location.http_version == HttpVersion::Http11
             && !matches!(self.body, Body::UntilClose)
             && !response_connection_close(&head.headers);
         head.keepalive = self.keepalive;
-        head.upgrade = line.status == 101 && r.exchange.head.headers.get(b"upgrade").is_some();
+        head.upgrade = line.status == 101;
         Header::Ok(self.skipped.saturating_add(length))
     }
+}
+
+/// Whether the client asked to change the protocol; a 101 that nobody asked for is an interim response.
+fn wants_upgrade(r: &Request) -> bool {
+    r.exchange.head.headers.get_known(headwater_wire::headers::KnownHeader::Upgrade).is_some()
 }
 
 impl Protocol for Http1 {
@@ -140,7 +142,7 @@ impl Protocol for Http1 {
                 Err(error) => return Header::Invalid(error.message().to_owned()),
                 Ok(Progress::Complete { len }) => {
                     let status = self.parser.status_line().map_or(0, |line| line.status);
-                    if (100..200).contains(&status) && status != 101 {
+                    if (100..200).contains(&status) && !(status == 101 && wants_upgrade(r)) {
                         // Interim responses are not passed on.
                         self.skipped = self.skipped.saturating_add(len);
                         self.parser = ResponseParser::new();

@@ -21,6 +21,7 @@ pub struct Pass {
 
 impl Value for Pass {
     const ARGS: Args = Args::exactly(1);
+    const INHERITS: bool = false;
 
     fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
         let value = Complex::compile(cx, directive, 0)?;
