@@ -77,7 +77,13 @@ impl Http1 {
             ResponseFraming::None => (Body::None, declared),
             ResponseFraming::Length(length) => (Body::Length(length), Some(length)),
             ResponseFraming::Chunked => {
-                (Body::Chunked(Box::new(ChunkedDecoder::with_trailers(self.location.conf.buffer_size))), None)
+                let conf = &self.location.conf;
+                let decoder = if conf.pass_trailers {
+                    ChunkedDecoder::with_trailers(conf.buffer_size)
+                } else {
+                    ChunkedDecoder::new()
+                };
+                (Body::Chunked(Box::new(decoder)), None)
             }
             ResponseFraming::Close => (Body::UntilClose, None),
         };
@@ -219,6 +225,10 @@ impl Protocol for Http1 {
 
     fn rewrite_redirect(&self, r: &Request, value: &[u8]) -> Option<Vec<u8>> {
         super::redirect::rewrite(r, &self.location.redirects, value)
+    }
+
+    fn rewrite_cookie(&self, r: &Request, value: &[u8]) -> Option<Vec<u8>> {
+        self.location.cookies.rewrite(r, value)
     }
 
     fn trailers(&mut self) -> Option<HeaderList> {
