@@ -151,7 +151,7 @@ fn proxied(rules: Proxied, authorized: bool, out: &HeadersOut) -> bool {
         return true;
     }
     if let Some(expires) = out.list.get_known(KnownHeader::Expires) {
-        let now = match &out.date {
+        let now = match out.list.get_known(KnownHeader::Date) {
             Some(date) => date::parse(date),
             None => Some(headwater_io::clock::unix_seconds()),
         };
@@ -164,7 +164,8 @@ fn proxied(rules: Proxied, authorized: bool, out: &HeadersOut) -> bool {
             || (rules.has(Proxied::NO_STORE) && says(b"no-store"))
             || (rules.has(Proxied::PRIVATE) && says(b"private"));
     }
-    !(rules.has(Proxied::NO_LAST_MODIFIED) && out.last_modified_text.is_some())
+    !(rules.has(Proxied::NO_LAST_MODIFIED)
+        && (out.last_modified.is_some() || out.list.get_known(KnownHeader::LastModified).is_some()))
         && !(rules.has(Proxied::NO_ETAG) && out.etag().is_some())
 }
 
