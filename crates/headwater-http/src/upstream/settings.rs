@@ -9,7 +9,7 @@ use headwater_conf::value::Text;
 use headwater_conf::{Args, Cx, Directive, Result, Value};
 use headwater_wire::headers::KnownHeader;
 
-use crate::config::core::Rate;
+use crate::config::core::{Rate, TempPath};
 use crate::script::Complex;
 
 /// What a location says about its back ends, whatever the protocol.
@@ -33,6 +33,10 @@ pub struct UpstreamConf {
     pub buffer_size: usize,
     /// How much of a response waits in memory for a slow client; bytes.
     pub buffers: usize,
+    /// How much of a response may wait in a temp file; 0: none. Bytes.
+    pub max_temp_file_size: u64,
+    /// Where temp files go.
+    pub temp_path: TempPath,
     /// Whether the whole request body is read before a peer is chosen.
     pub request_buffering: bool,
     /// Whether a client that leaves does not cancel the request.
@@ -299,6 +303,12 @@ macro_rules! upstream_family {
                 concat!($prefix, "buffers"), HSL, "number size", "8 4k" => buffers: Buffers = Buffers { number: 8, size: 4096 };
                 /// Limits the part of the buffers that may be on its way to the client.
                 concat!($prefix, "busy_buffers_size"), HSL, "size", "8k" => busy_buffers_size: Size = Size(8192);
+                /// Limits the temp file that holds what does not fit into the buffers; 0 turns temp files off.
+                concat!($prefix, "max_temp_file_size"), HSL, "size", "1024m" => max_temp_file_size: Offset = Offset(1 << 30);
+                /// Limits the size of one write to a temp file.
+                concat!($prefix, "temp_file_write_size"), HSL, "size", "8k" => temp_file_write_size: Size = Size(8192);
+                /// Sets the directory of temp files.
+                concat!($prefix, "temp_path"), HSL, "path [level1 [level2 [level3]]]", concat!($prefix, "temp") => temp_path: TempPath = TempPath::unset(concat!($prefix, "temp"));
                 /// Reads the whole request body before a back end is asked.
                 concat!($prefix, "request_buffering"), HSL, "on | off", "on" => request_buffering: bool = true;
                 /// Goes on with the request when the client has left.
@@ -340,6 +350,8 @@ macro_rules! upstream_family {
                     buffering: self.buffering,
                     buffer_size: *self.buffer_size,
                     buffers: self.buffers.number.saturating_mul(self.buffers.size),
+                    max_temp_file_size: *self.max_temp_file_size,
+                    temp_path: self.temp_path.clone(),
                     request_buffering: self.request_buffering,
                     ignore_client_abort: self.ignore_client_abort,
                     intercept_errors: self.intercept_errors,
@@ -364,6 +376,12 @@ macro_rules! upstream_family {
                 let busy = if raw.busy_buffers_size.is_set() { *self.busy_buffers_size } else { 2 * largest };
                 if busy < largest {
                     return Err(format!("\"{0}busy_buffers_size\" must be equal to or greater than the maximum of the value of \"{0}buffer_size\" and one of the \"{0}buffers\"", $prefix));
+                }
+                if self.max_temp_file_size.0 != 0 && self.max_temp_file_size.0 < largest as u64 {
+                    return Err(format!("\"{0}max_temp_file_size\" must be equal to zero to disable temporary files usage or must be equal to or greater than the maximum of the value of \"{0}buffer_size\" and one of the \"{0}buffers\"", $prefix));
+                }
+                if raw.temp_file_write_size.is_set() && *self.temp_file_write_size < largest {
+                    return Err(format!("\"{0}temp_file_write_size\" must be equal to or greater than the maximum of the value of \"{0}buffer_size\" and one of the \"{0}buffers\"", $prefix));
                 }
                 if busy > (self.buffers.number - 1) * self.buffers.size {
                     return Err(format!("\"{0}busy_buffers_size\" must be less than the size of all \"{0}buffers\" minus one buffer", $prefix));
