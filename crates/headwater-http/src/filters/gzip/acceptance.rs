@@ -151,21 +151,22 @@ fn proxied(rules: Proxied, authorized: bool, out: &HeadersOut) -> bool {
         return true;
     }
     if let Some(expires) = out.list.get_known(KnownHeader::Expires) {
-        let now = match &out.date {
+        let now = match out.list.get_known(KnownHeader::Date) {
             Some(date) => date::parse(date),
             None => Some(headwater_io::clock::unix_seconds()),
         };
         let past = date::parse(expires).zip(now).is_some_and(|(expires, now)| expires < now);
         return rules.has(Proxied::EXPIRED) && past;
     }
-    if out.list.get_known(KnownHeader::CacheControl).is_some() {
+    let has = |known| out.list.get_known(known).is_some();
+    if has(KnownHeader::CacheControl) {
         let says = |word| out.list.get_all_known(KnownHeader::CacheControl).any(|line| lists(line, word));
         return (rules.has(Proxied::NO_CACHE) && says(b"no-cache"))
             || (rules.has(Proxied::NO_STORE) && says(b"no-store"))
             || (rules.has(Proxied::PRIVATE) && says(b"private"));
     }
-    !(rules.has(Proxied::NO_LAST_MODIFIED) && out.last_modified_text.is_some())
-        && !(rules.has(Proxied::NO_ETAG) && out.etag().is_some())
+    !(rules.has(Proxied::NO_LAST_MODIFIED) && has(KnownHeader::LastModified))
+        && !(rules.has(Proxied::NO_ETAG) && has(KnownHeader::Etag))
 }
 
 /// Whether a `Cache-Control` line has a directive without a value (nginx: `ngx_http_parse_multi_header_lines`).
