@@ -45,6 +45,9 @@ pub(super) fn write_http1(r: &Request, buffer: &mut Vec<u8>) -> Framing {
     if status == 204 {
         out.content_length = None;
         out.content_type = None;
+    }
+    if !matches!(status, 200 | 206 | 304) {
+        // The time is that of a file; an error page is not what was asked for.
         out.last_modified = None;
     }
     let framing = framing(r, &out, status);
@@ -113,13 +116,13 @@ fn field(buffer: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 fn write_own_headers(r: &Request, out: &HeadersOut, buffer: &mut Vec<u8>) {
-    if out.list.get_known(KnownHeader::Server).is_none() {
+    if !out.has_server {
         let server = server_text(r, &r.loc().core);
         if !server.is_empty() {
             field(buffer, b"Server", &server);
         }
     }
-    if out.list.get_known(KnownHeader::Date).is_none() {
+    if !out.has_date {
         headwater_io::clock::with_http_date(|date| field(buffer, b"Date", date));
     }
 }

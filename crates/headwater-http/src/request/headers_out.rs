@@ -10,6 +10,10 @@ pub struct HeadersOut {
     pub status: u16,
     /// Code and reason as they came from a back end, `404 Not Here`.
     pub status_line: Option<Bytes>,
+    /// Whether `list` has a back end's `Server`, so that ours is left out.
+    pub has_server: bool,
+    /// The same for `Date`.
+    pub has_date: bool,
     /// `Content-Type` without a charset that was added here.
     pub content_type: Option<Bytes>,
     /// A charset to add to the type.

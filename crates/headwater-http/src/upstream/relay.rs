@@ -136,11 +136,11 @@ impl Engine<'_> {
         match with_timeout(&timer, limit, read).await {
             Ok(Ok(step)) => step,
             Ok(Err(error)) => {
-                self.r.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
+                self.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
                 Step::Broken
             }
             Err(_) => {
-                self.r.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
+                self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
                 Step::Broken
             }
         }
@@ -153,7 +153,7 @@ impl Engine<'_> {
                 Err(error) => Step::Client(error),
             };
         }
-        self.r.log(Level::Error, format_args!("upstream prematurely closed connection"));
+        self.log(Level::Error, format_args!("upstream prematurely closed connection"));
         Step::Broken
     }
 
@@ -203,7 +203,7 @@ impl Engine<'_> {
             used = used.saturating_add(piece.consumed);
             let data = piece.data.and_then(|range| rest.get(range)).unwrap_or_default();
             if let Some(state) = r.upstream.borrow_mut().current() {
-                state.response_length = state.response_length.saturating_add(data.len() as u64);
+                state.response_length = state.response_length.saturating_add(piece.consumed as u64);
             }
             if piece.done {
                 self.take_trailers();

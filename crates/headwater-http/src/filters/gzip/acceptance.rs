@@ -165,6 +165,7 @@ fn proxied(rules: Proxied, authorized: bool, out: &HeadersOut) -> bool {
             || (rules.has(Proxied::NO_STORE) && says(b"no-store"))
             || (rules.has(Proxied::PRIVATE) && says(b"private"));
     }
+    // Only a header that is there already counts, which the time of a file is not yet (as in nginx).
     !(rules.has(Proxied::NO_LAST_MODIFIED) && has(KnownHeader::LastModified))
         && !(rules.has(Proxied::NO_ETAG) && has(KnownHeader::Etag))
 }

@@ -125,7 +125,7 @@ fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
     let family = builder.settings::<FamilySettings>();
     let raw = builder.merged::<FamilySettings>();
     if let Err(message) = family.check(&raw) {
-        return Err(builder.decl.directive.error(message));
+        return Err(builder.error(message));
     }
     let proxy = builder.settings::<ProxySettings>();
     // proxy_pass belongs to the very block that says it.

@@ -105,6 +105,14 @@ fn wants_upgrade(r: &Request) -> bool {
 }
 
 impl Protocol for Http1 {
+    fn scheme(&self) -> &'static str {
+        "http://"
+    }
+
+    fn uri<'b>(&self, request: &'b [u8]) -> &'b [u8] {
+        request.split(|byte| *byte == b' ').nth(1).unwrap_or_default()
+    }
+
     fn create_request(&mut self, r: &Request, out: &mut Vec<u8>) -> Result<(), u16> {
         let location = self.location.clone();
         self.chunked_request = location.template.write(r, &location, self.uri.as_deref(), out);
@@ -139,7 +147,12 @@ impl Protocol for Http1 {
             let rest = buffer.get(self.skipped..).unwrap_or_default();
             match self.parser.parse(rest) {
                 Ok(Progress::Partial) => return Header::Again,
-                Err(error) => return Header::Invalid(error.message().to_owned()),
+                Err(error) => {
+                    let span = self.parser.offending();
+                    let line = String::from_utf8_lossy(span.get(rest)).into_owned();
+                    let bad = rest.get(span.end()).copied().unwrap_or_default();
+                    return Header::Invalid(format!("{}: \"{line}\\x{bad:02x}...\"", error.message()));
+                }
                 Ok(Progress::Complete { len }) => {
                     let status = self.parser.status_line().map_or(0, |line| line.status);
                     if (100..200).contains(&status) && !(status == 101 && wants_upgrade(r)) {
