@@ -65,6 +65,7 @@ impl HeaderFilter for Gunzip {
         out.clear_accept_ranges();
         out.weaken_etag();
         r.need_in_memory.set(true);
+        r.expands.set(true);
         let buffers = self.settings.buffers;
         Filtered::Install(Order::Gunzip, Box::new(Inflate::new(buffers.size, buffers.number)))
     }
