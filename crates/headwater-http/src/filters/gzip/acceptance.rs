@@ -12,9 +12,9 @@ use headwater_wire::date;
 use headwater_wire::headers::KnownHeader;
 use headwater_wire::http1::request::Version;
 
+use crate::config::flags::flags;
 use crate::request::{HeadersOut, Request};
 use crate::script::Pattern;
-use crate::upstream::settings::flags;
 
 settings! {
     /// To whom compressed responses are sent, whoever compressed them.
@@ -166,8 +166,9 @@ fn proxied(rules: Proxied, authorized: bool, out: &HeadersOut) -> bool {
             || (rules.has(Proxied::PRIVATE) && says(b"private"));
     }
     // Only a header that is there already counts, which the time of a file is not yet (as in nginx).
-    !(rules.has(Proxied::NO_LAST_MODIFIED) && has(KnownHeader::LastModified))
-        && !(rules.has(Proxied::NO_ETAG) && has(KnownHeader::Etag))
+    let spoilt = |rule, known| rules.has(rule) && has(known);
+    !spoilt(Proxied::NO_LAST_MODIFIED, KnownHeader::LastModified)
+        && !spoilt(Proxied::NO_ETAG, KnownHeader::Etag)
 }
 
 /// Whether a `Cache-Control` line has a directive without a value (nginx: `ngx_http_parse_multi_header_lines`).

@@ -126,7 +126,7 @@ impl Gzip {
         let too_short = || out.content_length.is_some_and(|length| length < *self.settings.min_length as u64);
         matches!(out.status(), 200 | 403 | 404)
             && !no_body
-            && !out.content_encoding().is_some_and(|coding| !coding.is_empty())
+            && out.content_encoding().is_none_or(<[u8]>::is_empty)
             && !too_short()
             && self.settings.types.matches(r, out)
     }
