@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Instant;
 
+use bytes::Bytes;
 use headwater_io::connect::ConnectOptions;
 use headwater_io::scratch::with_scratch;
 use headwater_io::stream::Stream;
@@ -41,6 +42,8 @@ pub(super) struct Engine<'a> {
     pub(super) rest: Vec<u8>,
     /// What did not fit into memory.
     pub(super) spool: Option<Spool>,
+    /// Body bytes received that wait until the client took what came of those before.
+    pub(super) held: Bytes,
     /// The request's head, and its body when that is small.
     request: Vec<u8>,
     /// Whether the client's body is sent on while it comes in.
@@ -96,6 +99,7 @@ pub async fn run(
         timer: Timer::new(),
         rest: Vec::new(),
         spool: None,
+        held: Bytes::new(),
         request,
         streams_body,
         owner,

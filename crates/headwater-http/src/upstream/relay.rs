@@ -25,6 +25,9 @@ use crate::flow::out_queue::FileRange;
 use crate::flow::output::SendError;
 use crate::flow::phases::Outcome;
 
+/// How much of a body that filters expand is passed on at once, bytes: deflate makes up to a thousand times as much of it.
+const PIECE: usize = 4096;
+
 /// What came of some bytes.
 #[derive(Debug)]
 pub enum Step {
@@ -63,6 +66,11 @@ impl Engine<'_> {
                 }
                 continue;
             }
+            if !self.held.is_empty() {
+                let piece = self.held.split_to(PIECE.min(self.held.len()));
+                step = self.pass_bytes(&piece);
+                continue;
+            }
             self.obey_limit_rate().await;
             step = if r.queued() == 0 {
                 self.read_step(&mut link.stream).await
@@ -86,7 +94,7 @@ impl Engine<'_> {
         match step {
             Step::Finished => {
                 self.note_end();
-                if self.protocol.reusable() && self.rest.is_empty() {
+                if self.protocol.reusable() && self.rest.is_empty() && self.held.is_empty() {
                     let workers = r.exchange.generation.main.settings.worker_processes.count();
                     self.group.pool.put(self.group, &picked.peer, link, owner, workers);
                 } else {
@@ -207,8 +215,18 @@ impl Engine<'_> {
         Step::Broken
     }
 
-    /// Decodes body bytes and pushes them to the client.
+    /// Decodes body bytes and pushes them to the client; those that must wait are held.
     pub(super) fn body_bytes(&mut self, bytes: &[u8]) -> Step {
+        match bytes.split_at_checked(PIECE) {
+            Some((piece, rest)) if self.r.expands.get() => {
+                self.held = Bytes::copy_from_slice(rest);
+                self.pass_bytes(piece)
+            }
+            _ => self.pass_bytes(bytes),
+        }
+    }
+
+    fn pass_bytes(&mut self, bytes: &[u8]) -> Step {
         if self.rest.is_empty() {
             let (step, used) = self.decode(bytes);
             self.rest.extend_from_slice(bytes.get(used..).unwrap_or_default());
