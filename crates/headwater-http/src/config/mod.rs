@@ -10,6 +10,7 @@ pub mod ignored;
 pub mod listen;
 pub mod lookup;
 pub mod main;
+pub mod mime_types;
 
 use std::collections::HashMap;
 use std::ops::Deref;

@@ -3,6 +3,7 @@
 //! A header filter looks at the response head once and may put a body filter into the response's chain. Body filters are synchronous: they
 //! push chunks to the next one; only the output waits. An empty chain is bypassed.
 
+pub mod charset;
 pub mod not_modified;
 pub mod range;
 
@@ -111,10 +112,10 @@ pub trait BodyFilter {
 pub enum Order {
     Range,
     Gunzip,
-    Ssi,
-    Charset,
     Addition,
     Sub,
+    Charset,
+    Ssi,
     Gzip,
     Trailers,
 }
@@ -143,7 +144,8 @@ pub trait HeaderFilter: Send + Sync {
 pub type Installer = fn(&mut LocationBuilder<'_, '_>) -> headwater_conf::Result<()>;
 
 /// Every header filter, in the order in which they see a response head.
-pub static FILTERS: &[Installer] = &[not_modified::install, crate::modules::headers::install, range::install];
+pub static FILTERS: &[Installer] =
+    &[not_modified::install, crate::modules::headers::install, charset::install, range::install];
 
 impl Request {
     /// Runs the header filters; they may change the head and install body filters.

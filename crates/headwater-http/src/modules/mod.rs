@@ -63,6 +63,7 @@ pub static MODULES: &[&Module] = &[
     &access::MODULE,
     &headers::MODULE,
     &proxy::MODULE,
+    &crate::filters::charset::MODULE,
     &stub_status::MODULE,
     &index::MODULE,
     &static_files::MODULE,
