@@ -13,6 +13,8 @@ pub struct ScopeId(u32);
 
 /// A group of settings declared by `settings!`.
 pub trait Settings: Any + Send + Sync + Sized {
+    /// Whether every value of the group is taken over by inner blocks.
+    const INHERITS: bool;
     /// What one block has set.
     type Raw: Any + Clone + Default + Send + Sync;
     /// Takes the outer block's values where this block has none.
@@ -113,7 +115,7 @@ impl Scopes {
         let own: Option<S::Raw> = self.peek::<S::Raw>(scope).cloned();
         let parent = self.parent(scope);
         let outcome = match (own, parent) {
-            (None, Some(parent)) => self.resolve_both::<S>(parent),
+            (None, Some(parent)) if S::INHERITS => self.resolve_both::<S>(parent),
             (own, parent) => {
                 let mut raw = own.unwrap_or_default();
                 if let Some(parent) = parent {

@@ -118,6 +118,7 @@ macro_rules! settings {
         }
 
         impl $crate::Settings for $resolved {
+            const INHERITS: bool = true $( && <$ty as $crate::Value>::INHERITS )*;
             type Raw = $raw;
 
             fn merge(raw: &mut $raw, outer: &$raw) {

@@ -15,6 +15,8 @@ use crate::parse::Directive;
 pub trait Value: Clone + Send + Sync + 'static {
     /// How many arguments.
     const ARGS: Args;
+    /// Whether inner blocks take the value over; a type that overrides `inherit` to do nothing says `false`.
+    const INHERITS: bool = true;
 
     /// Reads one directive.
     fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self>;
@@ -39,6 +41,7 @@ pub trait Value: Clone + Send + Sync + 'static {
 /// A setting without a default.
 impl<T: Value> Value for Option<T> {
     const ARGS: Args = T::ARGS;
+    const INHERITS: bool = T::INHERITS;
 
     fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
         T::parse(cx, directive).map(Some)
@@ -321,11 +324,12 @@ fn parse_time(text: &[u8], whole_seconds: bool) -> Option<u64> {
         let (unit, tail) = tail.split_at(letters);
         let tail_trimmed = tail.trim_ascii_start();
         let at = match unit {
+            // A bare number at the end is seconds, whatever came before.
             b"" if tail_trimmed.is_empty() => 6,
             b"" => return None,
             _ => ORDER.iter().position(|(name, _)| *name == unit)?,
         };
-        if at < next_unit || (whole_seconds && at == 7) {
+        if (at < next_unit && !unit.is_empty()) || (whole_seconds && at == 7) {
             return None;
         }
         next_unit = at.saturating_add(1);

@@ -12,7 +12,7 @@ use headwater_conf::{Cx, Diagnostic, Files, Registry, Result, Scopes, Settings, 
 use headwater_io::addr::Addr;
 use headwater_wire::method::Method;
 
-use super::core::{CoreSettings, ServerSettings};
+use super::core::{CoreSettings, OwnSettings, ServerSettings};
 use super::decl::{HttpDecl, LocId, LocationDecl, LocationKind, ServerDecl, ServerId, ServerName};
 use super::listen::{Listen, ListenerKey};
 use super::lookup::{Locations, ServerNames};
@@ -51,6 +51,8 @@ pub struct Location {
     pub name: Box<[u8]>,
     /// Core settings.
     pub core: Arc<CoreSettings>,
+    /// Whether only internal requests may use it.
+    pub internal: bool,
     /// `alias`, with the length of the URI's part that it replaces.
     pub alias: Option<(Complex, usize)>,
     /// Locations inside.
@@ -117,11 +119,24 @@ impl LocationBuilder<'_, '_> {
         self.cx.scopes.peek(self.decl.scope)
     }
 
+    /// An error that only the merged settings show; nginx reports those at the end of the `http` block.
+    #[must_use]
+    pub fn error(&mut self, message: String) -> Box<Diagnostic> {
+        let end = self.cx.state::<HttpEnd>().0;
+        let mut error = self.decl.directive.error(message);
+        error.position = Some(end);
+        error
+    }
+
     /// Keeps settings with the location for use at run time (`Location::settings`).
     pub fn attach<T: Any + Send + Sync>(&mut self, settings: Arc<T>) {
         self.location.settings.push(settings);
     }
 }
+
+/// File and line of the end of the `http` block.
+#[derive(Default)]
+struct HttpEnd((u32, u32));
 
 /// A loaded configuration with what the command line wants to know of it.
 pub struct Loaded {
@@ -193,6 +208,10 @@ fn build(cx: &mut Cx<'_>, number: u64) -> Result<Conf> {
         (module.init)(cx)?;
     }
     let decl = cx.take_state::<HttpDecl>();
+    if let Some(http) = &decl.directive {
+        let line = http.block.as_ref().map_or(http.line, |block| block.end_line);
+        *cx.state::<HttpEnd>() = HttpEnd((http.name.span.file, line));
+    }
     let mut locations: Vec<Location> = Vec::with_capacity(decl.locations.len());
     for (index, declared) in decl.locations.iter().enumerate() {
         let id = LocId(u32::try_from(index).unwrap_or(u32::MAX));
@@ -209,7 +228,19 @@ fn build(cx: &mut Cx<'_>, number: u64) -> Result<Conf> {
     let upstreams = cx.take_state::<crate::upstream::peers::Groups>().finish();
     let keeps_upstream_headers =
         variables.uses_prefix("upstream_http_") || variables.uses_prefix("upstream_cookie_");
-    Ok(Conf { number, main, listeners, servers, locations, upstreams, keeps_upstream_headers, variables })
+    let directory = |location: &Location| location.core.client_body_temp_path.directory(&main.prefix);
+    let temp_dirs = locations.iter().map(directory).collect();
+    Ok(Conf {
+        temp_dirs,
+        number,
+        main,
+        listeners,
+        servers,
+        locations,
+        upstreams,
+        keeps_upstream_headers,
+        variables,
+    })
 }
 
 fn error_log(cx: &mut Cx<'_>, scope: headwater_conf::ScopeId) -> Result<Arc<ErrorLog>> {
@@ -219,9 +250,10 @@ fn error_log(cx: &mut Cx<'_>, scope: headwater_conf::ScopeId) -> Result<Arc<Erro
 
 fn build_location(cx: &mut Cx<'_>, id: LocId, decl: &LocationDecl, built: &[Location]) -> Result<Location> {
     let core = cx.scopes.resolve::<CoreSettings>(decl.scope);
+    let own = cx.scopes.resolve::<OwnSettings>(decl.scope);
     let parent = decl.parent.and_then(|parent| built.get(parent.0 as usize));
     let inherits = matches!(decl.kind, LocationKind::If | LocationKind::LimitExcept(_));
-    let alias = match (&core.alias, parent) {
+    let alias = match (&own.alias, parent) {
         (Some(alias), _) => Some((alias.0.clone(), decl.name.len())),
         (None, Some(parent)) if inherits => parent.alias.clone(),
         (None, _) => None,
@@ -233,6 +265,7 @@ fn build_location(cx: &mut Cx<'_>, id: LocId, decl: &LocationDecl, built: &[Loca
         kind: decl.kind.clone(),
         name: decl.name.clone(),
         core,
+        internal: own.internal.0,
         alias,
         children: Locations::default(),
         limit_except: None,
@@ -272,6 +305,7 @@ fn build_servers(cx: &mut Cx<'_>, decl: &HttpDecl, locations: &mut [Location]) -
         let name = match declared.names.first() {
             Some((ServerName::Plain(name), _)) => name.clone(),
             Some((ServerName::Regex(pattern), _)) => format!("~{}", pattern.pattern.source()).into(),
+            Some((ServerName::Never, directive)) => directive.word(0).str().into(),
             None => Box::default(),
         };
         let settings = cx.scopes.resolve::<ServerSettings>(declared.scope);
@@ -307,7 +341,11 @@ fn build_servers(cx: &mut Cx<'_>, decl: &HttpDecl, locations: &mut [Location]) -
                 level.add_regex(pattern.clone(), id);
                 true
             }
-            LocationKind::Named => server.named.insert(declared.name.clone(), id).is_none(),
+            // Of several with one name the first is used.
+            LocationKind::Named => {
+                server.named.entry(declared.name.clone()).or_insert(id);
+                true
+            }
             LocationKind::Server | LocationKind::If | LocationKind::LimitExcept(_) => true,
         };
         if !fresh {
@@ -388,7 +426,7 @@ fn build_listeners(cx: &mut Cx<'_>, decl: &HttpDecl) -> Result<HashMap<ListenerK
 
 fn add_names(cx: &mut Cx<'_>, names: &mut ServerNames, server: &ServerDecl, id: ServerId, addr: &Addr) {
     let add_plain = |cx: &mut Cx<'_>, names: &mut ServerNames, name: &str| {
-        if !names.add(name, id) {
+        if !names.add(name, id) && names.owner(name) != Some(id) {
             let message = format!("conflicting server name \"{name}\" on {addr}, ignored");
             let mut warning = Diagnostic::new(message).with_level(headwater_conf::Level::Warn);
             warning.position = None;
@@ -402,6 +440,7 @@ fn add_names(cx: &mut Cx<'_>, names: &mut ServerNames, server: &ServerDecl, id: 
         match name {
             ServerName::Plain(name) => add_plain(cx, names, if &**name == "\"\"" { "" } else { name }),
             ServerName::Regex(pattern) => names.add_regex(pattern.clone(), id),
+            ServerName::Never => {}
         }
     }
 }

@@ -96,8 +96,6 @@ settings! {
     pub struct CoreSettings, raw CoreRaw, module "ngx_http_core_module" {
         /// Sets the document root. The path may hold variables.
         "root", HSLI, "path", "html" => root: Root = Root::default_root();
-        /// Replaces the location's part of the URI by a path.
-        "alias", LOCATION, "path", "" => alias: Option<Alias> = None;
         /// Maps file name extensions to MIME types.
         "types", HSL, "", "text/html html; image/gif gif; image/jpeg jpg;" => types: Types = Types::built_in();
         /// Sets the MIME type of files whose extension is not in `types`.
@@ -130,8 +128,6 @@ settings! {
         "keepalive_disable", HSL, "none | browser ...", "msie6" => keepalive_disable: KeepaliveDisable = KeepaliveDisable { msie6: true, safari: false };
         /// Requires all access checks to pass, or any.
         "satisfy", HSL, "all | any", "all" => satisfy: Satisfy = Satisfy::All;
-        /// Makes the location usable for internal requests only.
-        "internal", LOCATION, "", "" => internal: Presence = Presence(false);
         /// Limits the rate of responses, bytes per second.
         "limit_rate", HSLI, "rate", "0" => limit_rate: Rate = Rate(Complex::text(b"0"));
         /// Sends this much before the rate is limited.
@@ -190,6 +186,16 @@ settings! {
 }
 
 settings! {
+    /// Settings of one location that those inside it do not take over.
+    pub struct OwnSettings, raw OwnRaw, module "ngx_http_core_module" {
+        /// Replaces the location's part of the URI by a path.
+        "alias", LOCATION, "path", "" => alias: Option<Alias> = None;
+        /// Makes the location usable for internal requests only.
+        "internal", LOCATION, "", "" => internal: Presence = Presence(false);
+    }
+}
+
+settings! {
     /// Directives of the core module that size nginx's own structures and mean nothing here.
     pub struct NoMeaning, raw NoMeaningRaw, module "ngx_http_core_module" {
         /// Has no meaning here: connections have no pools.
@@ -221,6 +227,7 @@ pub struct Presence(pub bool);
 
 impl Value for Presence {
     const ARGS: Args = Args::exactly(0);
+    const INHERITS: bool = false;
     fn parse(_: &mut Cx<'_>, _: &Directive) -> Result<Self> {
         Ok(Presence(true))
     }
@@ -290,7 +297,7 @@ impl Value for Root {
         if slot.is_some() {
             return Err(directive.duplicate());
         }
-        if cx.raw::<CoreRaw>().alias.is_set() {
+        if cx.raw::<OwnRaw>().alias.is_set() {
             return Err(
                 directive.error("\"root\" directive is duplicate, \"alias\" directive was specified earlier")
             );
@@ -306,6 +313,7 @@ pub struct Alias(pub Complex);
 
 impl Value for Alias {
     const ARGS: Args = Args::exactly(1);
+    const INHERITS: bool = false;
 
     fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
         Ok(Alias(path_value(cx, directive, 0)?))
@@ -353,11 +361,12 @@ impl Value for Types {
             let mime = bytes::Bytes::copy_from_slice(&entry.name.text);
             for extension in &entry.args {
                 let key: Box<[u8]> = extension.text.to_ascii_lowercase().into();
-                if map.insert(key, mime.clone()).is_some_and(|old| old != mime) {
+                if let Some(old) = map.insert(key, mime.clone()).filter(|old| *old != mime) {
                     let message = format!(
-                        "duplicate extension \"{}\", content type: \"{}\"",
+                        "duplicate extension \"{}\", content type: \"{}\", previous content type: \"{}\"",
                         extension.str(),
-                        entry.name()
+                        entry.name(),
+                        String::from_utf8_lossy(&old)
                     );
                     cx.warn(&entry, message);
                 }
@@ -572,6 +581,12 @@ impl TempPath {
     #[must_use]
     pub fn unset(name: &str) -> Self {
         Self(TempDir { path: PathBuf::from(name), levels: [0; 3] })
+    }
+
+    /// The directory, absolute.
+    #[must_use]
+    pub fn directory(&self, prefix: &std::path::Path) -> PathBuf {
+        prefix.join(&self.0.path)
     }
 
     /// A new temp file; with `keep` it stays when the request is over.

@@ -63,6 +63,16 @@ pub enum ServerName {
     Plain(Box<str>),
     /// A regular expression.
     Regex(PatternWithNames),
+    /// A name with a `*` where it means nothing: nginx takes it, and no host ever is called so.
+    Never,
+}
+
+fn well_placed_stars(name: &str) -> bool {
+    match name.matches('*').count() {
+        0 => true,
+        1 => (name.starts_with("*.") || name.ends_with(".*")) && name.len() > 2,
+        _ => false,
+    }
 }
 
 /// One declared server.
@@ -278,13 +288,12 @@ fn server_name(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
             continue;
         }
         let name = text.to_ascii_lowercase();
-        let stars = name.matches('*').count();
-        let well_placed = stars == 0
-            || (stars == 1
-                && ((name.starts_with("*.") && name.len() > 2) || (name.ends_with(".*") && name.len() > 2)));
-        if !well_placed || (name.starts_with('.') && name.len() == 1) {
-            let error = directive.error_at(index, format!("invalid server name or wildcard \"{text}\""));
-            return Err(error.with_help("a `*` may stand alone for the first or the last label only"));
+        if name.is_empty() && !directive.word(index).quoted || name == "." || name == "*" {
+            return Err(directive.error_at(index, format!("server name \"{text}\" is invalid")));
+        }
+        if !well_placed_stars(&name) {
+            names.push((ServerName::Never, directive.clone()));
+            continue;
         }
         names.push((ServerName::Plain(name.into()), directive.clone()));
     }

@@ -46,7 +46,7 @@ pub fn listen(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
         }
         let server = cx.state::<HttpDecl>().current_server().ok_or_else(|| directive.error("no server"))?;
         if server.listens.iter().any(|other| other.options.addr == listen.options.addr) {
-            let message = format!("a duplicate listen {}", directive.word(0).str());
+            let message = format!("a duplicate listen {}", listen.options.addr);
             return Err(directive.error_at(0, message));
         }
         server.listens.push(listen);

@@ -43,6 +43,21 @@ impl ServerNames {
         keys.into_iter().all(|key| insert(map, key, server))
     }
 
+    /// The server that has a plain name.
+    #[must_use]
+    pub fn owner(&self, name: &str) -> Option<ServerId> {
+        let (map, key) = if let Some(suffix) = name.strip_prefix('*') {
+            (&self.leading, suffix)
+        } else if name.starts_with('.') {
+            (&self.leading, name)
+        } else if let Some(prefix) = name.strip_suffix('*') {
+            (&self.trailing, prefix)
+        } else {
+            (&self.exact, name)
+        };
+        map.get(key.as_bytes()).copied()
+    }
+
     /// Adds a regular expression.
     pub fn add_regex(&mut self, pattern: PatternWithNames, server: ServerId) {
         self.regexes.push((pattern, server));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use headwater_conf::context::{EVENTS, MAIN};
 use headwater_conf::value::{Milliseconds, Number, Offset, Text, parse_number};
-use headwater_conf::{Args, Cx, Directive, DirectiveDef, Result, Value, keywords, settings};
+use headwater_conf::{Args, Cx, Directive, DirectiveDef, Result, Value, settings};
 
 use super::ignored::Ignored;
 
@@ -53,11 +53,11 @@ settings! {
     /// The events block.
     pub struct EventSettings, raw EventRaw, module "ngx_core_module" {
         /// Limits the connections of a worker, those to back ends included.
-        "worker_connections", EVENTS, "number", "512" => worker_connections: Number = Number(512);
+        "worker_connections", EVENTS, "number", "512" => worker_connections: Connections = Connections(512);
         /// Accepts as many connections at once as there are.
         "multi_accept", EVENTS, "on | off", "off" => multi_accept: bool = false;
         /// Says how the kernel reports events; only `epoll` exists here.
-        "use", EVENTS, "method", "" => method: EventMethod = EventMethod::Epoll;
+        "use", EVENTS, "method", "" => method: EventMethod = EventMethod;
         /// Has no meaning here: workers never wait for a lock to accept.
         "accept_mutex", EVENTS, "on | off", "off" => accept_mutex: Ignored<1, 1> = Ignored;
         /// Has no meaning here: see `accept_mutex`.
@@ -69,11 +69,38 @@ settings! {
     }
 }
 
-keywords! {
-    /// `use`.
-    pub enum EventMethod {
-        /// Linux's.
-        Epoll = "epoll",
+/// `use`; there is only `epoll`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventMethod;
+
+impl Value for EventMethod {
+    const ARGS: Args = Args::exactly(1);
+
+    fn parse(_: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
+        match directive.arg(0) {
+            b"epoll" => Ok(Self),
+            _ => Err(directive.error_at(0, format!("invalid event type \"{}\"", directive.word(0).str()))),
+        }
+    }
+}
+
+/// `worker_connections`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections(pub usize);
+
+impl std::ops::Deref for Connections {
+    type Target = usize;
+    fn deref(&self) -> &usize {
+        &self.0
+    }
+}
+
+impl Value for Connections {
+    const ARGS: Args = Args::exactly(1);
+
+    fn parse(_: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
+        let invalid = || directive.error_at(0, format!("invalid number \"{}\"", directive.word(0).str()));
+        parse_number(directive.arg(0)).map(Self).ok_or_else(invalid)
     }
 }
 
@@ -151,7 +178,7 @@ impl Value for Workers {
         match directive.arg(0) {
             b"auto" => Ok(Self(None)),
             text => match parse_number(text) {
-                Some(0) | None => Err(directive.error_at(0, "invalid number of worker processes")),
+                None => Err(directive.complain("invalid value")),
                 Some(number) => Ok(Self(Some(number))),
             },
         }

@@ -4,6 +4,8 @@
 //! push chunks to the next one; only the output waits. An empty chain is bypassed.
 
 pub mod charset;
+pub mod gunzip;
+pub mod gzip;
 pub mod not_modified;
 pub mod range;
 
@@ -144,8 +146,14 @@ pub trait HeaderFilter: Send + Sync {
 pub type Installer = fn(&mut LocationBuilder<'_, '_>) -> headwater_conf::Result<()>;
 
 /// Every header filter, in the order in which they see a response head.
-pub static FILTERS: &[Installer] =
-    &[not_modified::install, crate::modules::headers::install, charset::install, range::install];
+pub static FILTERS: &[Installer] = &[
+    not_modified::install,
+    crate::modules::headers::install,
+    gunzip::install,
+    charset::install,
+    gzip::install,
+    range::install,
+];
 
 impl Request {
     /// Runs the header filters; they may change the head and install body filters.

@@ -76,7 +76,7 @@ enum Destination {
 }
 
 impl Value for ErrorTarget {
-    const ARGS: Args = Args::range(1, 2);
+    const ARGS: Args = Args::at_least(1);
 
     fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
         let destination = match directive.arg(0) {
@@ -92,6 +92,12 @@ impl Value for ErrorTarget {
             Some(word) => Level::parse(&word.text)
                 .ok_or_else(|| directive.error_at(1, format!("invalid log level \"{}\"", word.str())))?,
         };
+        if let Some(word) = directive.args.get(2) {
+            return Err(match Level::parse(&word.text) {
+                Some(_) => directive.error_at(2, format!("duplicate log level \"{}\"", word.str())),
+                None => directive.error_at(2, format!("invalid log level \"{}\"", word.str())),
+            });
+        }
         Ok(Self { destination, level })
     }
 }

@@ -6,6 +6,7 @@
 use std::io::Write as _;
 
 use headwater_wire::escape::{Escape, escape_uri};
+use headwater_wire::headers::KnownHeader;
 use headwater_wire::http1::request::Version;
 
 use super::output::{Framing, SendError};
@@ -25,6 +26,7 @@ impl Request {
             out.status = error_status;
             out.status_line = None;
         }
+        self.ask_for_unread_body();
         self.run_header_filters()?;
         self.header_sent.set(true);
         self.output.header(self)
@@ -39,8 +41,11 @@ pub(super) fn write_http1(r: &Request, buffer: &mut Vec<u8>) -> Framing {
     let status = out.status();
     if status == 204 || status == 304 {
         r.header_only.set(true);
+    }
+    if status == 204 {
         out.content_length = None;
         out.content_type = None;
+        out.last_modified = None;
     }
     let framing = framing(r, &out, status);
     if framing == Framing::Chunked {
@@ -108,18 +113,14 @@ fn field(buffer: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 fn write_own_headers(r: &Request, out: &HeadersOut, buffer: &mut Vec<u8>) {
-    match &out.server {
-        Some(server) => field(buffer, b"Server", server),
-        None => {
-            let server = server_text(r, &r.loc().core);
-            if !server.is_empty() {
-                field(buffer, b"Server", &server);
-            }
+    if !out.has_server {
+        let server = server_text(r, &r.loc().core);
+        if !server.is_empty() {
+            field(buffer, b"Server", &server);
         }
     }
-    match &out.date {
-        Some(date) => field(buffer, b"Date", date),
-        None => headwater_io::clock::with_http_date(|date| field(buffer, b"Date", date)),
+    if !out.has_date {
+        headwater_io::clock::with_http_date(|date| field(buffer, b"Date", date));
     }
 }
 
@@ -136,10 +137,10 @@ fn write_entity_headers(out: &HeadersOut, buffer: &mut Vec<u8>) {
     if let Some(length) = out.content_length {
         field(buffer, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
     }
-    match (&out.last_modified_text, out.last_modified) {
-        (Some(text), _) => field(buffer, b"Last-Modified", text),
-        (None, Some(time)) => field(buffer, b"Last-Modified", &headwater_io::clock::http_date(time)),
-        (None, None) => {}
+    if let Some(time) = out.last_modified
+        && out.list.get_known(KnownHeader::LastModified).is_none()
+    {
+        field(buffer, b"Last-Modified", &headwater_io::clock::http_date(time));
     }
 }
 
@@ -175,16 +176,6 @@ fn write_absolute_location(r: &Request, out: &mut HeadersOut, buffer: &mut Vec<u
 fn framing(r: &Request, out: &HeadersOut, status: u16) -> Framing {
     let head = &r.exchange.head;
     if status == 101 || r.header_only.get() || status < 200 || status == 204 || status == 304 {
-        if r.method.get() == headwater_wire::method::Method::Head
-            && out.content_length.is_none()
-            && head.version() == Version::Http11
-            && status != 204
-            && status != 304
-            && r.loc().core.chunked_transfer_encoding
-        {
-            // The head says what a GET would have got.
-            return Framing::Chunked;
-        }
         return Framing::None;
     }
     let wants_trailers = out.expect_trailers || !out.trailers.is_empty();

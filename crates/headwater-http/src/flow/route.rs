@@ -28,7 +28,7 @@ pub fn find_location(r: &Request) -> Option<Outcome<'static>> {
         }
     }
     let location = r.loc();
-    if !r.internal.get() && location.core.internal.0 {
+    if !r.internal.get() && location.internal {
         return Some(Outcome::Status(404));
     }
     if let Some((methods, other)) = &location.limit_except

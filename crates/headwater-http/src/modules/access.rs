@@ -82,6 +82,7 @@ impl AccessRules {
 }
 
 impl Settings for AccessRules {
+    const INHERITS: bool = true;
     type Raw = AccessRules;
 
     fn merge(raw: &mut AccessRules, outer: &AccessRules) {

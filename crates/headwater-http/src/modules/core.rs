@@ -13,7 +13,7 @@ use headwater_io::addr::Addr;
 use headwater_io::syslog::{Syslog, SyslogOptions, facility, severity};
 
 use super::Module;
-use crate::config::core::{CoreSettings, NoMeaning, ServerSettings};
+use crate::config::core::{CoreSettings, NoMeaning, OwnSettings, ServerSettings};
 use crate::config::main::{EventSettings, MainSettings};
 use crate::config::{LocationBuilder, decl, main};
 use crate::flow::error_log::ErrorLogSettings;
@@ -39,6 +39,7 @@ pub static MODULE: Module = Module {
         decl::DIRECTIVES,
         ServerSettings::DIRECTIVES,
         CoreSettings::DIRECTIVES,
+        OwnSettings::DIRECTIVES,
         NoMeaning::DIRECTIVES,
         TryFilesSettings::DIRECTIVES,
     ],
@@ -70,6 +71,7 @@ enum Last {
 
 impl Value for TryFiles {
     const ARGS: Args = Args::at_least(2);
+    const INHERITS: bool = false;
 
     fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
         let last_index = directive.args.len().saturating_sub(1);

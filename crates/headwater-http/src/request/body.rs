@@ -69,6 +69,8 @@ pub struct RequestBody {
     /// What was read.
     pub stored: RefCell<Stored>,
     continued: Cell<bool>,
+    /// Decoded bytes that came with the head, for a body that is read piece by piece.
+    early: RefCell<Vec<u8>>,
     /// Whether somebody has begun to read it.
     pub started: Cell<bool>,
 }
@@ -100,6 +102,7 @@ impl RequestBody {
             wire_bytes: Cell::new(0),
             stored: RefCell::default(),
             continued: Cell::new(false),
+            early: RefCell::default(),
             started: Cell::new(false),
         }
     }
@@ -174,13 +177,18 @@ impl Request {
     pub async fn read_body_piece(&self, out: &mut Vec<u8>) -> Result<bool, BodyError> {
         let body = &self.exchange.body;
         let before = out.len();
-        body.started.set(true);
+        if !body.started.replace(true) {
+            self.send_continue();
+        }
+        out.append(&mut body.early.borrow_mut());
+        if out.len() > before {
+            return Ok(true);
+        }
         while !body.is_complete() && out.len() == before {
             self.decode_waiting(out)?;
             if body.is_complete() || out.len() > before {
                 break;
             }
-            self.send_continue();
             let limit = *self.loc().core.client_body_timeout;
             match self.connection().fill(limit).await {
                 Ok(_) => {}
@@ -228,15 +236,26 @@ impl Request {
     /// Sends `100 Continue` once, when the client waits for it.
     pub fn send_continue(&self) {
         let body = &self.exchange.body;
-        let waits = self.exchange.head.expect_continue && !body.continued.get();
-        if waits && self.connection().input.borrow().is_empty() && body.received() == 0 {
-            body.continued.set(true);
-            let connection = self.connection();
-            let mut out = connection.out.borrow_mut();
-            out.append(b"HTTP/1.1 100 Continue\r\n\r\n");
-            if out.write_now(&mut connection.stream.borrow_mut()).is_err() {
-                connection.broken.set(true);
-            }
+        if !self.exchange.head.expect_continue || body.continued.replace(true) {
+            return;
+        }
+        let connection = self.connection();
+        let mut out = connection.out.borrow_mut();
+        out.append(b"HTTP/1.1 100 Continue\r\n\r\n");
+        if out.write_now(&mut connection.stream.borrow_mut()).is_err() {
+            connection.broken.set(true);
+        }
+    }
+
+    /// Whether the client was told to send its body, or never waited for that.
+    fn may_send_body(&self) -> bool {
+        !self.exchange.head.expect_continue || self.exchange.body.continued.get()
+    }
+
+    /// Asks for the body of a request whose answer does not need it, as nginx does before any answer but an error page.
+    pub fn ask_for_unread_body(&self) {
+        if self.is_main() && self.error_status.get() == 0 && !self.exchange.body.is_complete() {
+            self.send_continue();
         }
     }
 
@@ -302,10 +321,29 @@ impl Request {
         Ok(())
     }
 
+    /// Decodes what came with the head; a body that is complete by that is stored like a buffered one.
+    pub fn preread_body(&self) -> Result<(), BodyError> {
+        let body = &self.exchange.body;
+        if body.started.get() || body.is_complete() {
+            return Ok(());
+        }
+        body.started.set(true);
+        self.send_continue();
+        let mut bytes = Vec::new();
+        self.decode_waiting(&mut bytes)?;
+        if body.is_complete() {
+            *body.stored.borrow_mut() =
+                if bytes.is_empty() { Stored::None } else { Stored::Memory(bytes.into()) };
+        } else {
+            *body.early.borrow_mut() = bytes;
+        }
+        Ok(())
+    }
+
     /// Takes an unread body off the connection, for at most `lingering_time`. `false` when the connection cannot be used again.
     pub async fn discard_body(&self) -> bool {
         let body = &self.exchange.body;
-        if self.exchange.head.expect_continue && !body.continued.get() && !body.is_complete() {
+        if !self.may_send_body() && !body.is_complete() {
             // The client still waits for leave to send: nothing will come, or it may come after the answer. The connection ends.
             return false;
         }

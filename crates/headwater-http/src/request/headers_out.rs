@@ -10,10 +10,10 @@ pub struct HeadersOut {
     pub status: u16,
     /// Code and reason as they came from a back end, `404 Not Here`.
     pub status_line: Option<Bytes>,
-    /// `Server`, when it is not our own.
-    pub server: Option<Bytes>,
-    /// `Date`, when it is not our own.
-    pub date: Option<Bytes>,
+    /// Whether `list` has a back end's `Server`, so that ours is left out.
+    pub has_server: bool,
+    /// The same for `Date`.
+    pub has_date: bool,
     /// `Content-Type` without a charset that was added here.
     pub content_type: Option<Bytes>,
     /// A charset to add to the type.
@@ -22,10 +22,8 @@ pub struct HeadersOut {
     pub override_charset: Option<Bytes>,
     /// `Content-Length`.
     pub content_length: Option<u64>,
-    /// `Last-Modified`, Unix seconds.
+    /// `Last-Modified`, Unix seconds; sent in its own place unless `list` has the header.
     pub last_modified: Option<i64>,
-    /// `Last-Modified` as it came from a back end.
-    pub last_modified_text: Option<Bytes>,
     /// `Location`; made absolute when it starts with `/`.
     pub location: Option<Bytes>,
     /// Whether a `Location` that starts with `/` stays as it is.
@@ -81,12 +79,13 @@ impl HeadersOut {
     /// Turns a strong entity tag into a weak one, for filters that change the body (nginx: `ngx_http_weak_etag`).
     pub fn weaken_etag(&mut self) {
         let Some(etag) = self.etag().map(<[u8]>::to_vec) else { return };
-        if etag.starts_with(b"W/") {
+        if etag.starts_with(b"W/") && etag.len() > 2 {
             return;
         }
-        self.list.remove_known(KnownHeader::Etag);
         if etag.starts_with(b"\"") {
-            self.list.push(b"ETag", &[b"W/", etag.as_slice()].concat());
+            self.list.replace_known(KnownHeader::Etag, &[b"W/", etag.as_slice()].concat());
+        } else {
+            self.list.remove_known(KnownHeader::Etag);
         }
     }
 
@@ -94,11 +93,10 @@ impl HeadersOut {
     pub fn clear_body_headers(&mut self) {
         self.content_length = None;
         self.last_modified = None;
-        self.last_modified_text = None;
+        self.list.remove_known(KnownHeader::LastModified);
         self.allow_ranges = false;
         self.list.remove_known(KnownHeader::Etag);
         self.list.remove_known(KnownHeader::ContentEncoding);
         self.list.remove(b"Accept-Ranges");
-        self.list.remove(b"Content-Range");
     }
 }

@@ -55,7 +55,7 @@ impl Complex {
             let (head, tail) = rest.split_at(at);
             plain.extend_from_slice(head);
             let tail = tail.get(1..).unwrap_or_default();
-            let (part, after) = reference(variables, tail, text)?;
+            let (part, after) = reference(variables, tail)?;
             if !plain.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut plain).into()));
             }
@@ -127,11 +127,7 @@ impl Part {
 }
 
 /// Reads what follows a `$`.
-fn reference<'t>(
-    variables: &mut Variables,
-    tail: &'t [u8],
-    whole: &[u8],
-) -> std::result::Result<(Part, &'t [u8]), String> {
+fn reference<'t>(variables: &mut Variables, tail: &'t [u8]) -> std::result::Result<(Part, &'t [u8]), String> {
     if let [digit @ b'1'..=b'9', rest @ ..] = tail {
         return Ok((Part::Capture(digit.saturating_sub(b'0')), rest));
     }
@@ -150,7 +146,7 @@ fn reference<'t>(
         (false, rest) => rest,
     };
     if name.is_empty() {
-        return Err(format!("invalid variable name in \"{}\"", String::from_utf8_lossy(whole)));
+        return Err("invalid variable name".to_owned());
     }
     if braced && let [digit @ b'1'..=b'9'] = name {
         return Ok((Part::Capture(digit.saturating_sub(b'0')), after));

@@ -42,10 +42,8 @@ pub fn process(r: &Request, conf: &UpstreamConf, protocol: &dyn Protocol, head: 
             KnownHeader::ContentType => out.content_type = Some(copy()),
             KnownHeader::LastModified => {
                 out.last_modified = headwater_wire::date::parse(line.value);
-                out.last_modified_text = Some(copy());
+                out.list.push(line.name, line.value);
             }
-            KnownHeader::Server => out.server = Some(copy()),
-            KnownHeader::Date => out.date = Some(copy()),
             KnownHeader::Location | KnownHeader::Refresh => match protocol.rewrite_redirect(r, line.value) {
                 Some(value) if line.known == KnownHeader::Location && value.starts_with(b"/") => {
                     out.location = Some(value.into());
@@ -58,6 +56,14 @@ pub fn process(r: &Request, conf: &UpstreamConf, protocol: &dyn Protocol, head: 
                 None => out.list.push(line.name, line.value),
             },
             KnownHeader::AcceptRanges if conf.force_ranges => {}
+            KnownHeader::Server => {
+                out.has_server = true;
+                out.list.push(line.name, line.value);
+            }
+            KnownHeader::Date => {
+                out.has_date = true;
+                out.list.push(line.name, line.value);
+            }
             _ => out.list.push(line.name, line.value),
         }
     }

@@ -66,7 +66,7 @@ impl Pool {
             };
             let mut link = idle.link;
             // A connection with unread bytes, or one that was closed, is never handed out.
-            if !link.stream.looks_idle() {
+            if idle.until <= headwater_io::clock::now() || !link.stream.looks_idle() {
                 continue;
             }
             if link.worker != worker {

@@ -77,26 +77,42 @@ impl Http1 {
             ResponseFraming::None => (Body::None, declared),
             ResponseFraming::Length(length) => (Body::Length(length), Some(length)),
             ResponseFraming::Chunked => {
-                (Body::Chunked(Box::new(ChunkedDecoder::with_trailers(self.location.conf.buffer_size))), None)
+                let conf = &self.location.conf;
+                let decoder = if conf.pass_trailers {
+                    ChunkedDecoder::with_trailers(conf.buffer_size)
+                } else {
+                    ChunkedDecoder::new()
+                };
+                (Body::Chunked(Box::new(decoder)), None)
             }
             ResponseFraming::Close => (Body::UntilClose, None),
         };
-        let says_keepalive = || {
-            let value = head.headers.get(b"connection").unwrap_or_default();
-            headwater_wire::http1::semantics::lists_token(value, b"keep-alive")
-        };
-        let version_keeps = (line.version_major, line.version_minor) >= (1, 1) || says_keepalive();
+        // nginx does not trust the keep-alive of an HTTP/1.0 response.
+        let version_keeps = (line.version_major, line.version_minor) >= (1, 1);
         self.keepalive = version_keeps
             && self.location.http_version == HttpVersion::Http11
             && !matches!(self.body, Body::UntilClose)
             && !response_connection_close(&head.headers);
         head.keepalive = self.keepalive;
-        head.upgrade = line.status == 101 && r.exchange.head.headers.get(b"upgrade").is_some();
+        head.upgrade = line.status == 101;
         Header::Ok(self.skipped.saturating_add(length))
     }
 }
 
+/// Whether the client asked to change the protocol; a 101 that nobody asked for is an interim response.
+fn wants_upgrade(r: &Request) -> bool {
+    r.exchange.head.headers.get_known(headwater_wire::headers::KnownHeader::Upgrade).is_some()
+}
+
 impl Protocol for Http1 {
+    fn scheme(&self) -> &'static str {
+        "http://"
+    }
+
+    fn uri<'b>(&self, request: &'b [u8]) -> &'b [u8] {
+        request.split(|byte| *byte == b' ').nth(1).unwrap_or_default()
+    }
+
     fn create_request(&mut self, r: &Request, out: &mut Vec<u8>) -> Result<(), u16> {
         let location = self.location.clone();
         self.chunked_request = location.template.write(r, &location, self.uri.as_deref(), out);
@@ -131,10 +147,15 @@ impl Protocol for Http1 {
             let rest = buffer.get(self.skipped..).unwrap_or_default();
             match self.parser.parse(rest) {
                 Ok(Progress::Partial) => return Header::Again,
-                Err(error) => return Header::Invalid(error.message().to_owned()),
+                Err(error) => {
+                    let span = self.parser.offending();
+                    let line = String::from_utf8_lossy(span.get(rest)).into_owned();
+                    let bad = rest.get(span.end()).copied().unwrap_or_default();
+                    return Header::Invalid(format!("{}: \"{line}\\x{bad:02x}...\"", error.message()));
+                }
                 Ok(Progress::Complete { len }) => {
                     let status = self.parser.status_line().map_or(0, |line| line.status);
-                    if (100..200).contains(&status) && status != 101 {
+                    if (100..200).contains(&status) && !(status == 101 && wants_upgrade(r)) {
                         // Interim responses are not passed on.
                         self.skipped = self.skipped.saturating_add(len);
                         self.parser = ResponseParser::new();
@@ -204,6 +225,10 @@ impl Protocol for Http1 {
 
     fn rewrite_redirect(&self, r: &Request, value: &[u8]) -> Option<Vec<u8>> {
         super::redirect::rewrite(r, &self.location.redirects, value)
+    }
+
+    fn rewrite_cookie(&self, r: &Request, value: &[u8]) -> Option<Vec<u8>> {
+        self.location.cookies.rewrite(r, value)
     }
 
     fn trailers(&mut self) -> Option<HeaderList> {

@@ -127,7 +127,7 @@ impl RequestTemplate {
             Some(own.len() as u64)
         } else if !self.pass_body {
             None
-        } else if body.is_chunked() && !location.conf.request_buffering {
+        } else if body.is_chunked() && !body.is_complete() {
             if self.sends_length && location.http_version == HttpVersion::Http11 {
                 out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
             }

@@ -36,7 +36,11 @@ impl Condition {
     pub(super) fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
         let mut words: Vec<Vec<u8>> = directive.args.iter().map(|word| word.text.clone()).collect();
         let invalid = |index: usize| {
-            directive.error_at(index, format!("invalid condition \"{}\"", directive.word(index).str()))
+            let text = directive.word(index).str().into_owned();
+            // nginx shows the first word without the bracket that it has read past.
+            let text =
+                if index == 0 && text.len() > 1 { text.strip_prefix('(').unwrap_or(&text) } else { &text };
+            directive.error_at(index, format!("invalid condition \"{text}\""))
         };
         match words.first_mut() {
             Some(first) if first.first() == Some(&b'(') => {
@@ -54,7 +58,7 @@ impl Condition {
         words.retain(|word| !word.is_empty());
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         match words.as_slice() {
-            [variable] if variable.starts_with(b"$") => {
+            [variable] if variable.starts_with(b"$") && directive.args.len() <= 3 => {
                 Ok(Condition::True(variable_index(cx, directive, variable)?))
             }
             [test, path] if test.starts_with(b"-") || test.starts_with(b"!-") => {

@@ -222,6 +222,8 @@ fn answer(r: &Request, code: u16, text: Option<&Complex>) -> Outcome<'static> {
         }
         return send(r, code, Bytes::new());
     };
+    // The text may show it.
+    r.headers_out.borrow_mut().status = code;
     let value = match text.as_text() {
         Some(text) => Bytes::copy_from_slice(text),
         None => Bytes::from(text.value(r).into_owned()),

@@ -126,7 +126,8 @@ impl Rule {
     ) -> Applied {
         let mut target = Vec::with_capacity(path.len());
         if quoted {
-            unescape(path, Unescape::Redirect, &mut target);
+            let read = unescape(path, Unescape::Redirect, &mut target);
+            target.extend_from_slice(path.get(read..).unwrap_or_default());
         } else {
             target.extend_from_slice(path);
         }

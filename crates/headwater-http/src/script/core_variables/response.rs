@@ -123,7 +123,7 @@ pub(super) fn location(r: &Request, _: &[u8], out: &mut Vec<u8>) -> bool {
 
 pub(super) fn last_modified(r: &Request, _: &[u8], out: &mut Vec<u8>) -> bool {
     let Some(headers) = head(r) else { return false };
-    if field(headers.last_modified_text.as_ref(), out) {
+    if join_lines(&headers.list, b"last_modified", b", ", out) {
         return true;
     }
     match headers.last_modified {
@@ -131,7 +131,7 @@ pub(super) fn last_modified(r: &Request, _: &[u8], out: &mut Vec<u8>) -> bool {
             out.extend_from_slice(&headwater_io::clock::http_date(time));
             true
         }
-        None => join_lines(&headers.list, b"last_modified", b", ", out),
+        None => false,
     }
 }
 
@@ -176,8 +176,6 @@ pub(super) fn link(r: &Request, _: &[u8], out: &mut Vec<u8>) -> bool {
 pub(super) fn header(r: &Request, name: &[u8], out: &mut Vec<u8>) -> bool {
     let Some(headers) = head(r) else { return false };
     let found = match name {
-        b"server" => field(headers.server.as_ref(), out),
-        b"date" => field(headers.date.as_ref(), out),
         // Announced when the head is complete: until then no value can see it.
         b"accept_ranges" if headers.allow_ranges && r.header_sent.get() => {
             out.extend_from_slice(b"bytes");
