@@ -96,6 +96,13 @@ impl HeaderList {
         });
     }
 
+    /// Gives the first line with this known name another value, in its place; whether there is one.
+    pub fn replace_known(&mut self, known: KnownHeader, value: &[u8]) -> bool {
+        let value = self.append(value);
+        let line = self.lines.iter_mut().find(|line| line.known == known && known != KnownHeader::Other);
+        line.map(|line| line.value = value).is_some()
+    }
+
     /// Removes every line called `name` (ASCII case ignored); the number of lines removed.
     pub fn remove(&mut self, name: &[u8]) -> usize {
         match KnownHeader::lookup(name) {
@@ -264,6 +271,16 @@ mod tests {
         list.set(b"host", b"b");
         assert_eq!(list.get_known(KnownHeader::Host), Some(&b"b"[..]));
         assert_eq!(list.count_known(KnownHeader::Host), 1);
+    }
+
+    #[test]
+    fn replace_known_keeps_the_line_in_its_place() {
+        let mut list = sample();
+        assert!(list.replace_known(KnownHeader::Host, b"longer"));
+        assert!(!list.replace_known(KnownHeader::Other, b"x"));
+        assert!(!list.replace_known(KnownHeader::Etag, b"x"));
+        let values: Vec<&[u8]> = list.iter().map(|line| line.value).collect();
+        assert_eq!(values, [&b"longer"[..], b"1", b"2", b"0"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! need (ports below 1024, log files, keys). nginx's counterpart: `ngx_worker_process_init`.
 
 use headwater_conf::diagnostic::os_error;
+use headwater_http::config::Conf;
 use headwater_http::config::main::MainSettings;
 use headwater_io::process::{self, User};
 
@@ -27,10 +28,10 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Looks the configuration's user up. Without the rights of root the user stays as it is.
+    /// Looks the configuration's user up. Without the rights of root, or with `master_process off`, the user stays as it is.
     pub(crate) fn of(settings: &MainSettings) -> Result<Identity, String> {
         let priority = settings.worker_priority.0;
-        if !process::is_root() {
+        if !process::is_root() || !settings.master_process {
             return Ok(Identity { account: None, priority });
         }
         let name = settings.user.name.as_str();
@@ -51,6 +52,18 @@ impl Identity {
         let groups = process::groups_of_user(name, gid)
             .map_err(|error| format!("initgroups({name}, {gid}) failed {}", os_error(&error)))?;
         Ok(Identity { account: Some(Account { user, gid, groups }), priority })
+    }
+}
+
+impl Identity {
+    /// Makes the directories for temp files and gives them to the workers' user (nginx: `ngx_create_paths`).
+    pub(crate) fn prepare_dirs(&self, conf: &Conf) -> Result<(), String> {
+        let uid = self.account.as_ref().map(|account| account.user.uid);
+        for path in &conf.temp_dirs {
+            process::prepare_dir(path, uid)
+                .map_err(|error| format!("mkdir() \"{}\" failed {}", path.display(), os_error(&error)))?;
+        }
+        Ok(())
     }
 }
 

@@ -93,6 +93,7 @@ impl Master {
         let identity = Identity::of(&conf.main.settings)
             .inspect_err(|error| journal.emerg(format_args!("{error}")))
             .ok()?;
+        identity.prepare_dirs(&conf).inspect_err(|error| journal.emerg(format_args!("{error}"))).ok()?;
         journal.notice(format_args!("using the \"epoll\" event method"));
         let sockets = Sockets::default().open(&conf, worker_count(&conf), &journal).ok()?;
         let pid_file = setup.path(&conf.main.settings.pid);

@@ -38,6 +38,7 @@ impl Master {
         let identity = Identity::of(&conf.main.settings)
             .inspect_err(|error| self.journal.emerg(format_args!("{error}")))
             .ok()?;
+        identity.prepare_dirs(&conf).inspect_err(|error| self.journal.emerg(format_args!("{error}"))).ok()?;
         let sockets = self.sockets.open(&conf, worker_count(&conf), &self.journal).ok()?;
         self.move_pid_file(self.setup.path(&conf.main.settings.pid))?;
         self.journal.use_log(conf.main.error_log.clone());

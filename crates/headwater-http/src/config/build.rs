@@ -119,11 +119,24 @@ impl LocationBuilder<'_, '_> {
         self.cx.scopes.peek(self.decl.scope)
     }
 
+    /// An error that only the merged settings show; nginx reports those at the end of the `http` block.
+    #[must_use]
+    pub fn error(&mut self, message: String) -> Box<Diagnostic> {
+        let end = self.cx.state::<HttpEnd>().0;
+        let mut error = self.decl.directive.error(message);
+        error.position = Some(end);
+        error
+    }
+
     /// Keeps settings with the location for use at run time (`Location::settings`).
     pub fn attach<T: Any + Send + Sync>(&mut self, settings: Arc<T>) {
         self.location.settings.push(settings);
     }
 }
+
+/// File and line of the end of the `http` block.
+#[derive(Default)]
+struct HttpEnd((u32, u32));
 
 /// A loaded configuration with what the command line wants to know of it.
 pub struct Loaded {
@@ -195,6 +208,10 @@ fn build(cx: &mut Cx<'_>, number: u64) -> Result<Conf> {
         (module.init)(cx)?;
     }
     let decl = cx.take_state::<HttpDecl>();
+    if let Some(http) = &decl.directive {
+        let line = http.block.as_ref().map_or(http.line, |block| block.end_line);
+        *cx.state::<HttpEnd>() = HttpEnd((http.name.span.file, line));
+    }
     let mut locations: Vec<Location> = Vec::with_capacity(decl.locations.len());
     for (index, declared) in decl.locations.iter().enumerate() {
         let id = LocId(u32::try_from(index).unwrap_or(u32::MAX));
@@ -211,7 +228,19 @@ fn build(cx: &mut Cx<'_>, number: u64) -> Result<Conf> {
     let upstreams = cx.take_state::<crate::upstream::peers::Groups>().finish();
     let keeps_upstream_headers =
         variables.uses_prefix("upstream_http_") || variables.uses_prefix("upstream_cookie_");
-    Ok(Conf { number, main, listeners, servers, locations, upstreams, keeps_upstream_headers, variables })
+    let directory = |location: &Location| location.core.client_body_temp_path.directory(&main.prefix);
+    let temp_dirs = locations.iter().map(directory).collect();
+    Ok(Conf {
+        temp_dirs,
+        number,
+        main,
+        listeners,
+        servers,
+        locations,
+        upstreams,
+        keeps_upstream_headers,
+        variables,
+    })
 }
 
 fn error_log(cx: &mut Cx<'_>, scope: headwater_conf::ScopeId) -> Result<Arc<ErrorLog>> {

@@ -583,6 +583,12 @@ impl TempPath {
         Self(TempDir { path: PathBuf::from(name), levels: [0; 3] })
     }
 
+    /// The directory, absolute.
+    #[must_use]
+    pub fn directory(&self, prefix: &std::path::Path) -> PathBuf {
+        prefix.join(&self.0.path)
+    }
+
     /// A new temp file; with `keep` it stays when the request is over.
     pub fn create(&self, prefix: &std::path::Path, keep: bool) -> std::io::Result<TempFile> {
         let dir = TempDir { path: prefix.join(&self.0.path), levels: self.0.levels };

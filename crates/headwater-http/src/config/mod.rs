@@ -10,6 +10,7 @@ pub mod ignored;
 pub mod listen;
 pub mod lookup;
 pub mod main;
+pub mod mime_types;
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -47,6 +48,8 @@ pub struct Conf {
     pub servers: Vec<Server>,
     /// Locations of all servers.
     pub locations: Vec<Location>,
+    /// Directories for temp files, to be made before rights are given up.
+    pub temp_dirs: std::collections::BTreeSet<std::path::PathBuf>,
     /// Groups of back ends, named and implicit.
     pub upstreams: Vec<Arc<crate::upstream::peers::Group>>,
     /// Whether a variable needs the headers of back ends' answers.

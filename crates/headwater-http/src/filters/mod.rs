@@ -3,6 +3,8 @@
 //! A header filter looks at the response head once and may put a body filter into the response's chain. Body filters are synchronous: they
 //! push chunks to the next one; only the output waits. An empty chain is bypassed.
 
+pub mod gunzip;
+pub mod gzip;
 pub mod not_modified;
 pub mod range;
 
@@ -143,7 +145,13 @@ pub trait HeaderFilter: Send + Sync {
 pub type Installer = fn(&mut LocationBuilder<'_, '_>) -> headwater_conf::Result<()>;
 
 /// Every header filter, in the order in which they see a response head.
-pub static FILTERS: &[Installer] = &[not_modified::install, crate::modules::headers::install, range::install];
+pub static FILTERS: &[Installer] = &[
+    not_modified::install,
+    crate::modules::headers::install,
+    gunzip::install,
+    gzip::install,
+    range::install,
+];
 
 impl Request {
     /// Runs the header filters; they may change the head and install body filters.

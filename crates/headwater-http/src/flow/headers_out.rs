@@ -113,13 +113,13 @@ fn field(buffer: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 fn write_own_headers(r: &Request, out: &HeadersOut, buffer: &mut Vec<u8>) {
-    if out.list.get_known(KnownHeader::Server).is_none() {
+    if !out.has_server {
         let server = server_text(r, &r.loc().core);
         if !server.is_empty() {
             field(buffer, b"Server", &server);
         }
     }
-    if out.list.get_known(KnownHeader::Date).is_none() {
+    if !out.has_date {
         headwater_io::clock::with_http_date(|date| field(buffer, b"Date", date));
     }
 }
@@ -176,16 +176,6 @@ fn write_absolute_location(r: &Request, out: &mut HeadersOut, buffer: &mut Vec<u
 fn framing(r: &Request, out: &HeadersOut, status: u16) -> Framing {
     let head = &r.exchange.head;
     if status == 101 || r.header_only.get() || status < 200 || status == 204 || status == 304 {
-        if r.method.get() == headwater_wire::method::Method::Head
-            && out.content_length.is_none()
-            && head.version() == Version::Http11
-            && status != 204
-            && status != 304
-            && r.loc().core.chunked_transfer_encoding
-        {
-            // The head says what a GET would have got.
-            return Framing::Chunked;
-        }
         return Framing::None;
     }
     let wants_trailers = out.expect_trailers || !out.trailers.is_empty();

@@ -154,6 +154,8 @@ async fn redirected<'a>(r: &'a Request, redirect: Redirect) -> Outcome<'a> {
             *r.args.borrow_mut() = args;
             r.internal.set(true);
             r.valid_unparsed_uri.set(false);
+            r.gzip_ok.set(None);
+            r.headers_out.borrow_mut().vary_accept_encoding = false;
             r.location.set(r.srv().root);
             enter_server(r).await
         }

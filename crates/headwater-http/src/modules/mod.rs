@@ -1,9 +1,11 @@
 //! The modules: one file per nginx module, and the ordered table in which their handlers run.
 
 pub mod access;
+pub mod autoindex;
 pub mod cidr;
 pub mod core;
 pub mod geo;
+pub mod gzip_static;
 pub mod headers;
 pub mod index;
 pub mod log;
@@ -63,8 +65,12 @@ pub static MODULES: &[&Module] = &[
     &access::MODULE,
     &headers::MODULE,
     &proxy::MODULE,
+    &crate::filters::gzip::MODULE,
+    &crate::filters::gunzip::MODULE,
     &stub_status::MODULE,
     &index::MODULE,
+    &autoindex::MODULE,
+    &gzip_static::MODULE,
     &static_files::MODULE,
     &log::MODULE,
 ];

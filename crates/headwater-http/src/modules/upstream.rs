@@ -159,7 +159,9 @@ fn upstream(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
     if building.primary.is_empty() {
         return Err(directive.error(format!("no servers in upstream \"{name}\"")));
     }
-    cx.state::<Groups>().add(Group::new(&name, building.primary, building.backup, building.keepalive));
+    let mut group = Group::new(&name, building.primary, building.backup, building.keepalive);
+    group.declared = true;
+    cx.state::<Groups>().add(group);
     Ok(())
 }
 

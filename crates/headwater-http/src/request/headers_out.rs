@@ -10,6 +10,10 @@ pub struct HeadersOut {
     pub status: u16,
     /// Code and reason as they came from a back end, `404 Not Here`.
     pub status_line: Option<Bytes>,
+    /// Whether `list` has a back end's `Server`, so that ours is left out.
+    pub has_server: bool,
+    /// The same for `Date`.
+    pub has_date: bool,
     /// `Content-Type` without a charset that was added here.
     pub content_type: Option<Bytes>,
     /// A charset to add to the type.
@@ -73,12 +77,13 @@ impl HeadersOut {
     /// Turns a strong entity tag into a weak one, for filters that change the body (nginx: `ngx_http_weak_etag`).
     pub fn weaken_etag(&mut self) {
         let Some(etag) = self.etag().map(<[u8]>::to_vec) else { return };
-        if etag.starts_with(b"W/") {
+        if etag.starts_with(b"W/") && etag.len() > 2 {
             return;
         }
-        self.list.remove_known(KnownHeader::Etag);
         if etag.starts_with(b"\"") {
-            self.list.push(b"ETag", &[b"W/", etag.as_slice()].concat());
+            self.list.replace_known(KnownHeader::Etag, &[b"W/", etag.as_slice()].concat());
+        } else {
+            self.list.remove_known(KnownHeader::Etag);
         }
     }
 

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Instant;
 
-use bytes::Bytes;
 use headwater_io::connect::ConnectOptions;
 use headwater_io::scratch::with_scratch;
 use headwater_io::stream::Stream;
 use headwater_io::timer::{Timer, with_timeout};
 
 use super::head::{Verdict, process};
-use super::peers::{Group, Picked, Tried};
+use super::peers::{Group, Peer, Picked, Tried};
 use super::pool::Link;
 use super::protocol::{Header, Protocol, ResponseHead};
 use super::relay::Step;
@@ -29,9 +28,6 @@ use crate::flow::phases::{Outcome, Redirect};
 use crate::request::Request;
 use crate::request::body::{BodyError, Stored};
 use crate::request::upstream_state::UpstreamState;
-
-/// Bodies up to this size are sent in one write with the request head.
-const ONE_WRITE: usize = 65536;
 
 /// One request's work with back ends.
 pub(super) struct Engine<'a> {
@@ -116,7 +112,7 @@ pub async fn run(
             Some(end) => end,
             None => {
                 let already = if r.header_sent.get() { "" } else { ", so upstream connection is closed too" };
-                r.log(Level::Info, format_args!("client prematurely closed connection{already}"));
+                engine.log(Level::Info, format_args!("client prematurely closed connection{already}"));
                 engine.protocol.abort_request(r);
                 End::Outcome(Outcome::Close(499))
             }
@@ -146,7 +142,7 @@ impl Engine<'_> {
             let Some(picked) = self.group.pick(&mut tried) else {
                 self.push_state(&self.group.name.clone());
                 self.set_status(502);
-                self.r.log(Level::Error, format_args!("no live upstreams"));
+                self.log(Level::Error, format_args!("no live upstreams"));
                 return End::Outcome(Outcome::Status(502));
             };
             self.push_state(&picked.peer.name);
@@ -225,13 +221,25 @@ impl Engine<'_> {
                 Ok(stream)
             }
             Ok(Err(error)) => {
-                self.r.log(Level::Error, format_args!("connect() failed {}", os_error(&error)));
+                self.connect_failed(&picked.peer, &error);
                 Err(Failure::Error)
             }
             Err(_) => {
-                self.r.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
+                self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
                 Err(Failure::Timeout)
             }
+        }
+    }
+
+    /// Logs as nginx does: what `connect` itself refuses names the address, what comes later does not.
+    fn connect_failed(&self, peer: &Peer, error: &io::Error) {
+        let text = os_error(error);
+        if peer.addr.is_unix() {
+            let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+            let level = if refused { Level::Error } else { Level::Crit };
+            self.log(level, format_args!("connect() to {} failed {text}", peer.name));
+        } else {
+            self.log(Level::Error, format_args!("connect() failed {text}"));
         }
     }
 
@@ -243,9 +251,6 @@ impl Engine<'_> {
         let streams = self.streams_body;
         let request = std::mem::take(&mut self.request);
         let sent = match &body {
-            Stored::Memory(bytes) if bytes.len() <= ONE_WRITE => {
-                self.write_all(stream, &request, bytes).await
-            }
             Stored::Memory(bytes) => self.write_all(stream, &request, bytes).await,
             _ => self.write_all(stream, &request, &[]).await,
         };
@@ -335,11 +340,11 @@ impl Engine<'_> {
                 Ok(sent)
             }
             Ok(Err(error)) => {
-                self.r.log(Level::Error, format_args!("send() failed {}", os_error(&error)));
+                self.log(Level::Error, format_args!("send() failed {}", os_error(&error)));
                 Err(Failure::Error)
             }
             Err(_) => {
-                self.r.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
+                self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
                 Err(Failure::Timeout)
             }
         }
@@ -362,11 +367,11 @@ impl Engine<'_> {
                 Ok(Ok(Some(outcome))) => return outcome,
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => {
-                    self.r.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
+                    self.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
                     return Err(End::Failed(Failure::Error, attempt));
                 }
                 Err(_) => {
-                    self.r.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
+                    self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
                     return Err(End::Failed(Failure::Timeout, attempt));
                 }
             }
@@ -382,7 +387,7 @@ impl Engine<'_> {
     ) -> Option<Result<Step, End>> {
         let r = self.r;
         if bytes.is_empty() {
-            r.log(Level::Error, format_args!("upstream prematurely closed connection"));
+            self.log(Level::Error, format_args!("upstream prematurely closed connection"));
             return Some(Err(End::Failed(Failure::Error, attempt)));
         }
         if let Some(state) = r.upstream.borrow_mut().current() {
@@ -420,7 +425,7 @@ impl Engine<'_> {
     }
 
     fn invalid(&self, text: &str, attempt: Attempt) -> Result<Step, End> {
-        self.r.log(Level::Error, format_args!("{text}"));
+        self.log(Level::Error, format_args!("{text}"));
         Err(End::Failed(Failure::InvalidHeader, attempt))
     }
 
@@ -506,6 +511,26 @@ impl Engine<'_> {
         }
     }
 
+    /// Logs with the back end's URL, which is put together only when a line is written.
+    pub(super) fn log(&self, level: Level, text: std::fmt::Arguments<'_>) {
+        let r = self.r;
+        if !r.loc().error_log.wants(level) {
+            return;
+        }
+        let peer = r.upstream.borrow().states.last().map(|state| state.peer.clone());
+        let mut url = self.protocol.scheme().as_bytes().to_vec();
+        if let Some(peer) = &peer {
+            url.extend_from_slice(peer.as_bytes());
+            if peer.starts_with("unix:") {
+                url.push(b':');
+            }
+        }
+        url.extend_from_slice(self.protocol.uri(&self.request));
+        *r.upstream_url.borrow_mut() = Some(url.into());
+        r.log(level, text);
+        *r.upstream_url.borrow_mut() = None;
+    }
+
     fn push_state(&mut self, peer: &Arc<str>) {
         self.attempt_ms = headwater_io::clock::now_ms();
         self.r
@@ -534,14 +559,4 @@ impl Engine<'_> {
             state.status = status;
         }
     }
-}
-
-/// The URL of a back end as the error log shows it.
-#[must_use]
-pub fn log_url(scheme: &str, peer: &str, uri: &[u8]) -> Bytes {
-    let mut url = Vec::with_capacity(scheme.len() + peer.len() + uri.len());
-    url.extend_from_slice(scheme.as_bytes());
-    url.extend_from_slice(peer.as_bytes());
-    url.extend_from_slice(uri);
-    url.into()
 }

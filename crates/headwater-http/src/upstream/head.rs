@@ -56,6 +56,14 @@ pub fn process(r: &Request, conf: &UpstreamConf, protocol: &dyn Protocol, head: 
                 None => out.list.push(line.name, line.value),
             },
             KnownHeader::AcceptRanges if conf.force_ranges => {}
+            KnownHeader::Server => {
+                out.has_server = true;
+                out.list.push(line.name, line.value);
+            }
+            KnownHeader::Date => {
+                out.has_date = true;
+                out.list.push(line.name, line.value);
+            }
             _ => out.list.push(line.name, line.value),
         }
     }

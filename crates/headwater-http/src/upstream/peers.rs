@@ -81,6 +81,8 @@ impl Default for Keepalive {
 pub struct Group {
     /// Its name, or `host:port` of an implicit one.
     pub name: Arc<str>,
+    /// Whether it stands in the configuration, rather than following from a `*_pass`.
+    pub declared: bool,
     /// Idle connections.
     pub pool: Pool,
     /// How idle connections are kept.
@@ -202,6 +204,7 @@ impl Group {
     pub fn new(name: &str, primary: Vec<Peer>, backup: Vec<Peer>, keepalive: Keepalive) -> Self {
         Self {
             name: name.into(),
+            declared: false,
             pool: Pool::default(),
             keepalive,
             primary: Set::new(primary),

@@ -48,6 +48,15 @@ pub struct ResponseHead {
 
 /// One request's conversation with a back end.
 pub trait Protocol {
+    /// `http://` or another word for the error log.
+    fn scheme(&self) -> &'static str;
+
+    /// The URI in a request built by `create_request`, for the error log.
+    fn uri<'b>(&self, request: &'b [u8]) -> &'b [u8] {
+        let _ = request;
+        &[]
+    }
+
     /// Builds the request's head; called once per request, after the body was read when it is buffered.
     fn create_request(&mut self, r: &Request, out: &mut Vec<u8>) -> Result<(), u16>;
 

@@ -7,6 +7,7 @@ use std::io;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use headwater_io::scratch::with_scratch;
 use headwater_io::stream::Stream;
 use headwater_io::timer::with_timeout;
@@ -73,9 +74,6 @@ impl Engine<'_> {
         match step {
             Step::Finished => {
                 self.note_end();
-                if let Some(trailers) = self.protocol.trailers() {
-                    r.upstream.borrow_mut().trailers = Some(trailers);
-                }
                 if self.protocol.reusable() && self.rest.is_empty() {
                     let workers = r.exchange.generation.main.settings.worker_processes.count();
                     self.group.pool.put(self.group, &picked.peer, link, owner, workers);
@@ -138,11 +136,11 @@ impl Engine<'_> {
         match with_timeout(&timer, limit, read).await {
             Ok(Ok(step)) => step,
             Ok(Err(error)) => {
-                self.r.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
+                self.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
                 Step::Broken
             }
             Err(_) => {
-                self.r.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
+                self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
                 Step::Broken
             }
         }
@@ -155,7 +153,7 @@ impl Engine<'_> {
                 Err(error) => Step::Client(error),
             };
         }
-        self.r.log(Level::Error, format_args!("upstream prematurely closed connection"));
+        self.log(Level::Error, format_args!("upstream prematurely closed connection"));
         Step::Broken
     }
 
@@ -174,6 +172,21 @@ impl Engine<'_> {
         step
     }
 
+    /// Takes the trailers of a complete body, for the client and for `$upstream_trailer_*`.
+    fn take_trailers(&mut self) {
+        let Some(trailers) = self.protocol.trailers() else { return };
+        if self.conf.pass_trailers {
+            let mut out = self.r.headers_out.borrow_mut();
+            for line in trailers.iter() {
+                if !self.conf.hide.contains(line.known, line.name) {
+                    let copy = Bytes::copy_from_slice;
+                    out.trailers.push((copy(line.name), copy(line.value)));
+                }
+            }
+        }
+        self.r.upstream.borrow_mut().trailers = Some(trailers);
+    }
+
     fn decode(&mut self, bytes: &[u8]) -> (Step, usize) {
         let r = self.r;
         let unbuffered = !r.overrides.buffering.get().unwrap_or(self.conf.buffering);
@@ -190,7 +203,10 @@ impl Engine<'_> {
             used = used.saturating_add(piece.consumed);
             let data = piece.data.and_then(|range| rest.get(range)).unwrap_or_default();
             if let Some(state) = r.upstream.borrow_mut().current() {
-                state.response_length = state.response_length.saturating_add(data.len() as u64);
+                state.response_length = state.response_length.saturating_add(piece.consumed as u64);
+            }
+            if piece.done {
+                self.take_trailers();
             }
             let stalled = piece.consumed == 0 || used >= bytes.len();
             let mark = match (piece.done, stalled && unbuffered) {

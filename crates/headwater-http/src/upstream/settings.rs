@@ -55,6 +55,8 @@ pub struct UpstreamConf {
     pub limit_rate: Rate,
     /// Whether ranges are cut here even if the back end does not offer them.
     pub force_ranges: bool,
+    /// Whether trailer fields are passed on.
+    pub pass_trailers: bool,
 }
 
 /// What response headers changed for one request.
@@ -116,54 +118,76 @@ impl FromIterator<Vec<u8>> for NameSet {
     }
 }
 
+/// Declares a set of words as bits, with its directive value (nginx: `ngx_conf_set_bitmask_slot`).
 macro_rules! flags {
-    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:expr])+ $flag:ident = $bit:expr, $word:expr;)* }) => {
+    ($(#[$meta:meta])* $vis:vis $name:ident { $($(#[doc = $doc:expr])+ $flag:ident = $bit:expr, $word:expr;)* }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-        pub struct $name(pub u32);
+        $vis struct $name(pub u32);
 
         impl $name {
-            $($(#[doc = $doc])+ pub const $flag: $name = $name(1 << $bit);)*
+            $($(#[doc = $doc])+ $vis const $flag: $name = $name(1 << $bit);)*
             const WORDS: &'static [(&'static str, $name)] = &[$(($word, $name::$flag)),*];
 
             /// Whether all of these are in the set.
             #[must_use]
-            pub fn has(self, flags: $name) -> bool {
+            $vis fn has(self, flags: $name) -> bool {
                 self.0 & flags.0 == flags.0
             }
 
             /// Both sets.
             #[must_use]
-            pub const fn and(self, flags: $name) -> $name {
+            $vis const fn and(self, flags: $name) -> $name {
                 $name(self.0 | flags.0)
+            }
+
+            /// The flag of a word, whatever its case.
+            #[must_use]
+            $vis fn from_word(word: &[u8]) -> Option<$name> {
+                let known = Self::WORDS.iter().find(|(known, _)| word.eq_ignore_ascii_case(known.as_bytes()));
+                known.map(|(_, flag)| *flag)
             }
         }
 
-        impl Value for $name {
-            const ARGS: Args = Args::at_least(1);
+        impl headwater_conf::Value for $name {
+            const ARGS: headwater_conf::Args = headwater_conf::Args::at_least(1);
 
-            fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
-                let mut set = $name::default();
+            fn parse(
+                cx: &mut headwater_conf::Cx<'_>,
+                directive: &headwater_conf::Directive,
+            ) -> headwater_conf::Result<Self> {
+                let mut slot = None;
+                Self::set(&mut slot, cx, directive)?;
+                Ok(slot.unwrap_or_default())
+            }
+
+            // A directive that stands twice adds to the set.
+            fn set(
+                slot: &mut Option<Self>,
+                cx: &mut headwater_conf::Cx<'_>,
+                directive: &headwater_conf::Directive,
+            ) -> headwater_conf::Result<()> {
+                let set = slot.get_or_insert_default();
                 for (index, word) in directive.args.iter().enumerate() {
-                    let known = Self::WORDS.iter().find(|(known, _)| word.text.eq_ignore_ascii_case(known.as_bytes()));
-                    let Some((known, flag)) = known else {
+                    let Some(flag) = Self::from_word(&word.text) else {
                         let message = format!("invalid value \"{}\"", word.str());
                         return Err(directive.error_at(index, message));
                     };
-                    if set.has(*flag) {
-                        cx.warn(directive, format!("duplicate value \"{known}\""));
+                    if set.has(flag) {
+                        cx.warn(directive, format!("duplicate value \"{}\"", word.str()));
                     }
-                    set = set.and(*flag);
+                    *set = set.and(flag);
                 }
-                Ok(set)
+                Ok(())
             }
         }
     };
 }
+pub(crate) use flags;
 
 flags! {
     /// Conditions of `*_next_upstream`.
-    NextUpstream {
+    pub NextUpstream {
         /// No connection, or it broke.
         ERROR = 1, "error";
         /// A time ran out.
@@ -193,7 +217,7 @@ flags! {
 
 flags! {
     /// Headers of `*_ignore_headers`.
-    IgnoreHeaders {
+    pub IgnoreHeaders {
         /// `X-Accel-Redirect`.
         ACCEL_REDIRECT = 1, "X-Accel-Redirect";
         /// `X-Accel-Expires`.
@@ -327,6 +351,7 @@ macro_rules! upstream_family {
                     bind: self.bind.0.clone(),
                     limit_rate: self.limit_rate.clone(),
                     force_ranges: self.force_ranges,
+                    pass_trailers: false,
                 }
             }
 

@@ -110,6 +110,10 @@ pub async fn run(r: &Request, conf: &UpstreamConf, mut link: Link, early: Vec<u8
             }
         }
     }
+    if let Some(state) = r.upstream.borrow_mut().current() {
+        state.bytes_sent = state.bytes_sent.saturating_add(up.bytes);
+        state.bytes_received = state.bytes_received.saturating_add(down.bytes);
+    }
     let total = r.exchange.bytes_sent.get().saturating_add(down.bytes);
     r.exchange.bytes_sent.set(total);
     Outcome::Close(101)

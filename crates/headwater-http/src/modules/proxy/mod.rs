@@ -1,8 +1,9 @@
 //! ngx_http_proxy_module: HTTP/1 back ends.
 //!
-//! `url` reads `proxy_pass`, `request` builds the request, `protocol` is the callbacks, `redirect` rewrites `Location` and cookies. The work is done by
-//! `upstream::engine`. nginx's counterpart: `ngx_http_proxy_module.c`.
+//! `url` reads `proxy_pass`, `request` builds the request, `protocol` is the callbacks, `redirect` rewrites `Location`, `cookie` rewrites `Set-Cookie`.
+//! The work is done by `upstream::engine`. nginx's counterpart: `ngx_http_proxy_module.c`.
 
+mod cookie;
 mod protocol;
 mod redirect;
 mod request;
@@ -25,6 +26,7 @@ use crate::script::{Complex, NameValue, VariableDef};
 use crate::upstream::engine;
 use crate::upstream::peers::Group;
 use crate::upstream::settings::{Bind, IgnoreHeaders, NextUpstream, UpstreamConf, hidden};
+use cookie::{Cookies, Rules};
 use redirect::{Redirects, Rewrite};
 use request::RequestTemplate;
 use url::{Pass, Upstream};
@@ -64,6 +66,14 @@ settings! {
         "proxy_set_body", HSL, "value", "" => set_body: Option<Body> = None;
         /// Says how `Location` and `Refresh` of responses are rewritten.
         "proxy_redirect", HSL, "default ;; off ;; redirect replacement", "default" => redirect: Redirects = Redirects::default();
+        /// Rewrites the `Domain` of cookies.
+        "proxy_cookie_domain", HSL, "off ;; domain replacement", "off" => cookie_domain: Rules<cookie::Domain> = Rules::default();
+        /// Rewrites the `Path` of cookies.
+        "proxy_cookie_path", HSL, "off ;; path replacement", "off" => cookie_path: Rules<cookie::Path> = Rules::default();
+        /// Sets and removes flags of cookies.
+        "proxy_cookie_flags", HSL, "off ;; cookie [flag ...]", "off" => cookie_flags: Rules<cookie::FlagRule> = Rules::default();
+        /// Passes trailer fields of responses on.
+        "proxy_pass_trailers", HSL, "on | off", "off" => pass_trailers: bool = false;
         /// Has no meaning here: header tables size themselves.
         "proxy_headers_hash_max_size", HSL, "size", "512" => headers_hash_max_size: crate::config::ignored::Ignored<1, 1> = crate::config::ignored::Ignored;
         /// Has no meaning here: header tables size themselves.
@@ -99,6 +109,7 @@ pub struct ProxyLocation {
     upstream: Upstream,
     template: RequestTemplate,
     redirects: Vec<Rewrite>,
+    cookies: Cookies,
     http_version: HttpVersion,
     /// Tells locations apart that do not share idle connections.
     owner: usize,
@@ -114,7 +125,7 @@ fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
     let family = builder.settings::<FamilySettings>();
     let raw = builder.merged::<FamilySettings>();
     if let Err(message) = family.check(&raw) {
-        return Err(builder.decl.directive.error(message));
+        return Err(builder.error(message));
     }
     let proxy = builder.settings::<ProxySettings>();
     // proxy_pass belongs to the very block that says it.
@@ -127,10 +138,15 @@ fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
     let redirects = proxy.redirect.resolve(&upstream, &location_name, &pass)?;
     let template = RequestTemplate::new(builder.cx, &proxy, &family, &pass)?;
     let location = Arc::new(ProxyLocation {
-        conf: family.conf(9),
+        conf: UpstreamConf { pass_trailers: proxy.pass_trailers, ..family.conf(9) },
         upstream,
         template,
         redirects,
+        cookies: Cookies {
+            domains: proxy.cookie_domain.clone(),
+            paths: proxy.cookie_path.clone(),
+            flags: proxy.cookie_flags.clone(),
+        },
         http_version: proxy.http_version,
         owner: builder.location.id.0 as usize + 1,
     });

@@ -77,7 +77,13 @@ impl Http1 {
             ResponseFraming::None => (Body::None, declared),
             ResponseFraming::Length(length) => (Body::Length(length), Some(length)),
             ResponseFraming::Chunked => {
-                (Body::Chunked(Box::new(ChunkedDecoder::with_trailers(self.location.conf.buffer_size))), None)
+                let conf = &self.location.conf;
+                let decoder = if conf.pass_trailers {
+                    ChunkedDecoder::with_trailers(conf.buffer_size)
+                } else {
+                    ChunkedDecoder::new()
+                };
+                (Body::Chunked(Box::new(decoder)), None)
             }
             ResponseFraming::Close => (Body::UntilClose, None),
         };
@@ -99,6 +105,14 @@ fn wants_upgrade(r: &Request) -> bool {
 }
 
 impl Protocol for Http1 {
+    fn scheme(&self) -> &'static str {
+        "http://"
+    }
+
+    fn uri<'b>(&self, request: &'b [u8]) -> &'b [u8] {
+        request.split(|byte| *byte == b' ').nth(1).unwrap_or_default()
+    }
+
     fn create_request(&mut self, r: &Request, out: &mut Vec<u8>) -> Result<(), u16> {
         let location = self.location.clone();
         self.chunked_request = location.template.write(r, &location, self.uri.as_deref(), out);
@@ -133,7 +147,12 @@ impl Protocol for Http1 {
             let rest = buffer.get(self.skipped..).unwrap_or_default();
             match self.parser.parse(rest) {
                 Ok(Progress::Partial) => return Header::Again,
-                Err(error) => return Header::Invalid(error.message().to_owned()),
+                Err(error) => {
+                    let span = self.parser.offending();
+                    let line = String::from_utf8_lossy(span.get(rest)).into_owned();
+                    let bad = rest.get(span.end()).copied().unwrap_or_default();
+                    return Header::Invalid(format!("{}: \"{line}\\x{bad:02x}...\"", error.message()));
+                }
                 Ok(Progress::Complete { len }) => {
                     let status = self.parser.status_line().map_or(0, |line| line.status);
                     if (100..200).contains(&status) && !(status == 101 && wants_upgrade(r)) {
@@ -206,6 +225,10 @@ impl Protocol for Http1 {
 
     fn rewrite_redirect(&self, r: &Request, value: &[u8]) -> Option<Vec<u8>> {
         super::redirect::rewrite(r, &self.location.redirects, value)
+    }
+
+    fn rewrite_cookie(&self, r: &Request, value: &[u8]) -> Option<Vec<u8>> {
+        self.location.cookies.rewrite(r, value)
     }
 
     fn trailers(&mut self) -> Option<HeaderList> {

@@ -100,8 +100,13 @@ pub(super) fn upstream(builder: &mut LocationBuilder<'_, '_>, pass: &Pass) -> Re
     let uri = if uri.starts_with(b"?") { [b"/", uri].concat() } else { uri.to_vec() };
     let name = String::from_utf8_lossy(host).into_owned();
     let groups = builder.cx.state::<Groups>();
+    let bare = name.split(':').next().unwrap_or_default();
     let group = match groups.find(&name) {
         Some(group) => group,
+        None if bare != name && groups.find(bare).is_some_and(|group| group.declared) => {
+            let port = port_of(&name).unwrap_or_default();
+            return Err(directive.error_at(0, format!("upstream \"{bare}\" may not have port {port}")));
+        }
         None => {
             let peers = resolve(directive, 0, &name, 80)?.into_iter().map(|addr| peer(addr, &name)).collect();
             groups.add(Group::new(&name, peers, Vec::new(), Keepalive::default()))
@@ -151,7 +156,7 @@ pub(super) fn parse_dynamic(r: &Request, text: &[u8]) -> std::result::Result<Tar
     let (host, uri) = split(text.get(7..).unwrap_or_default());
     let name = String::from_utf8_lossy(host).into_owned();
     if name.is_empty() {
-        return Err((500, format!("no host in upstream \"{}\"", shown.get(7..).unwrap_or_default())));
+        return Err((500, format!("invalid URL prefix in \"{shown}\"")));
     }
     let generation = &r.exchange.generation;
     let known = generation.upstreams.iter().find(|group| group.name.eq_ignore_ascii_case(&name)).cloned();
