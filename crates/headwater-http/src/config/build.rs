@@ -11,6 +11,7 @@ use std::sync::Arc;
 use headwater_conf::{Cx, Diagnostic, Files, Registry, Result, Scopes, Settings, Source};
 use headwater_io::addr::Addr;
 use headwater_wire::method::Method;
+use rustc_hash::FxHashMap;
 
 use super::core::{CoreSettings, OwnSettings, ServerSettings};
 use super::decl::{HttpDecl, LocId, LocationDecl, LocationKind, ServerDecl, ServerId, ServerName};
@@ -374,8 +375,8 @@ fn default_listen(server: &ServerDecl) -> Listen {
     }
 }
 
-fn build_listeners(cx: &mut Cx<'_>, decl: &HttpDecl) -> Result<HashMap<ListenerKey, Listener>> {
-    let mut listeners: HashMap<ListenerKey, Listener> = HashMap::new();
+fn build_listeners(cx: &mut Cx<'_>, decl: &HttpDecl) -> Result<FxHashMap<ListenerKey, Listener>> {
+    let mut listeners: FxHashMap<ListenerKey, Listener> = FxHashMap::default();
     let mut explicit: HashMap<ListenerKey, (bool, bool)> = HashMap::new();
     for (index, server) in decl.servers.iter().enumerate() {
         let id = ServerId(u32::try_from(index).unwrap_or(u32::MAX));

@@ -12,7 +12,6 @@ pub mod lookup;
 pub mod main;
 pub mod mime_types;
 
-use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -43,7 +42,7 @@ pub struct Conf {
     /// Settings of the main and events blocks.
     pub main: main::Main,
     /// Listening addresses.
-    pub listeners: HashMap<ListenerKey, Listener>,
+    pub listeners: rustc_hash::FxHashMap<ListenerKey, Listener>,
     /// Servers.
     pub servers: Vec<Server>,
     /// Locations of all servers.

@@ -320,7 +320,7 @@ macro_rules! upstream_family {
                 /// Sets the local address of connections to back ends.
                 concat!($prefix, "bind"), HSL, "address | off", "" => bind: Bind = Bind::default();
                 /// Limits the rate of reading from a back end, bytes per second.
-                concat!($prefix, "limit_rate"), HSL, "rate", "0" => limit_rate: Rate = Rate(Complex::text(b"0"));
+                concat!($prefix, "limit_rate"), HSL, "rate", "0" => limit_rate: Rate = Rate::none();
                 /// Cuts ranges from responses whether the back end offers them or not.
                 concat!($prefix, "force_ranges"), HSL, "on | off", "off" => force_ranges: bool = false;
             }
