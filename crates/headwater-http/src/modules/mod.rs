@@ -5,6 +5,7 @@ pub mod auth_basic;
 pub mod autoindex;
 pub mod cidr;
 pub mod core;
+pub mod fastcgi;
 pub mod geo;
 pub mod gzip_static;
 pub mod headers;
@@ -67,6 +68,7 @@ pub static MODULES: &[&Module] = &[
     &auth_basic::MODULE,
     &headers::MODULE,
     &proxy::MODULE,
+    &fastcgi::MODULE,
     &crate::filters::charset::MODULE,
     &crate::filters::gzip::MODULE,
     &crate::filters::gunzip::MODULE,
