@@ -133,7 +133,12 @@ pub struct Worker {
     /// Woken when a connection ends while draining.
     pub(super) ended: Notify,
     generation: RefCell<Rc<Generation>>,
+    /// How many connections were parked when memory was given back last.
+    parked_at_release: Cell<usize>,
 }
+
+/// How many more connections must have been parked before memory is given back again.
+const RELEASE_STEP: usize = 256;
 
 impl Worker {
     /// The present configuration.
@@ -146,6 +151,19 @@ impl Worker {
     #[must_use]
     pub fn is_current(&self, generation: &Rc<Generation>) -> bool {
         Rc::ptr_eq(&self.generation.borrow(), generation)
+    }
+
+    /// Gives memory back to the system when many connections went idle since the last time: what their requests used is free now.
+    pub(crate) fn release_memory(&self) {
+        let parked = self.parked.len();
+        let before = self.parked_at_release.get();
+        let nothing_else = parked > before && parked == self.connections.get();
+        if nothing_else || parked >= before.saturating_add(RELEASE_STEP) {
+            headwater_io::alloc::release();
+            self.parked_at_release.set(parked);
+        } else if parked < before {
+            self.parked_at_release.set(parked);
+        }
     }
 
     /// Adds to one of the worker's gauges.
@@ -188,6 +206,7 @@ pub fn run(index: usize, mut commands: UnboundedReceiver<Command>, shared: Arc<S
             connections: Cell::new(0),
             ended: Notify::new(),
             generation: RefCell::new(Rc::new(Generation::new(conf))),
+            parked_at_release: Cell::new(0),
         });
         let mut listening = HashMap::new();
         listen(&worker, &mut listening, sockets);

@@ -125,6 +125,7 @@ impl Pool {
 pub async fn janitor(worker: Rc<Worker>) {
     loop {
         headwater_io::timer::sleep(SWEEP).await;
+        worker.release_memory();
         let now = headwater_io::clock::now();
         for group in &worker.generation().upstreams {
             group.pool.sweep(worker.index, now);
