@@ -12,6 +12,7 @@ pub mod index;
 pub mod log;
 pub mod map;
 pub mod proxy;
+pub mod realip;
 pub mod rewrite;
 pub mod split_clients;
 pub mod static_files;
@@ -63,6 +64,7 @@ pub static MODULES: &[&Module] = &[
     &geo::MODULE,
     &split_clients::MODULE,
     &rewrite::MODULE,
+    &realip::MODULE,
     &access::MODULE,
     &auth_basic::MODULE,
     &headers::MODULE,
