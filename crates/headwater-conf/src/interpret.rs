@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::diagnostic::{Diagnostic, Level, Result, nearest, os_error};
 use crate::directive::{Args, Contexts, DirectiveDef, context};
-use crate::parse::{Block, Directive, parse};
+use crate::parse::{Block, Directive, MAX_DEPTH, parse};
 use crate::scope::{ScopeId, Scopes};
 use crate::source::{Files, Source};
 
@@ -78,7 +78,10 @@ pub struct Cx<'a> {
     pub source: &'a dyn Source,
     registry: &'a Registry,
     state: Vec<Box<dyn Any>>,
+    /// Files that are open because they include the current one.
     includes: usize,
+    /// Blocks around the current one, over all files.
+    depth: usize,
 }
 
 impl<'a> Cx<'a> {
@@ -101,6 +104,7 @@ impl<'a> Cx<'a> {
             registry,
             state: Vec::new(),
             includes: 0,
+            depth: 0,
         }
     }
 
@@ -187,12 +191,17 @@ impl<'a> Cx<'a> {
 
     /// The same in a scope that is already open.
     pub fn enter_scope(&mut self, directive: &Directive, kind: Contexts, scope: ScopeId) -> Result<()> {
+        if self.depth >= MAX_DEPTH {
+            return Err(directive.error("blocks are nested too deeply"));
+        }
         let outer = (self.scope, self.context);
         (self.scope, self.context) = (scope, kind);
+        self.depth = self.depth.saturating_add(1);
         let outcome = match &directive.block {
             Some(block) => self.run(block),
             None => Ok(()),
         };
+        self.depth = self.depth.saturating_sub(1);
         (self.scope, self.context) = outer;
         outcome
     }
@@ -209,10 +218,7 @@ impl<'a> Cx<'a> {
     fn collect(&mut self, block: &Block, out: &mut Vec<Directive>) -> Result<()> {
         for item in &block.items {
             if item.name.is("include") && item.args.len() == 1 && item.block.is_none() {
-                for block in self.included(item)? {
-                    self.collect(&block, out)?;
-                    self.includes = self.includes.saturating_sub(1);
-                }
+                self.each_included(item, |cx, block| cx.collect(block, out))?;
             } else {
                 out.push(item.clone());
             }
@@ -220,7 +226,12 @@ impl<'a> Cx<'a> {
         block.error.clone().map_or(Ok(()), Err)
     }
 
-    fn included(&mut self, directive: &Directive) -> Result<Vec<Block>> {
+    /// Reads and interprets the files of an `include` one after another, so that errors come in the order of the files.
+    fn each_included(
+        &mut self,
+        directive: &Directive,
+        mut interpret: impl FnMut(&mut Self, &Block) -> Result<()>,
+    ) -> Result<()> {
         if self.includes >= MAX_INCLUDES {
             return Err(directive.error("files include each other too deeply"));
         }
@@ -233,12 +244,14 @@ impl<'a> Cx<'a> {
         } else {
             vec![path]
         };
-        let mut blocks = Vec::with_capacity(paths.len());
         for path in paths {
-            blocks.push(self.read(&path, Some(directive))?);
+            let block = self.read(&path, Some(directive))?;
             self.includes = self.includes.saturating_add(1);
+            let outcome = interpret(self, &block);
+            self.includes = self.includes.saturating_sub(1);
+            outcome?;
         }
-        Ok(blocks)
+        Ok(())
     }
 
     fn run(&mut self, block: &Block) -> Result<()> {
@@ -291,12 +304,7 @@ impl<'a> Cx<'a> {
 }
 
 fn include(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
-    for block in cx.included(directive)? {
-        let outcome = cx.run(&block);
-        cx.includes = cx.includes.saturating_sub(1);
-        outcome?;
-    }
-    Ok(())
+    cx.each_included(directive, Cx::run)
 }
 
 /// Bytes of the configuration as a path.

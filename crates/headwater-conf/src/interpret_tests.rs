@@ -29,6 +29,16 @@ const BLOCKS: &[DirectiveDef] = &[
         set: |cx, directive| cx.enter(directive, HTTP).map(drop),
     },
     DirectiveDef {
+        name: "nest",
+        module: "demo",
+        contexts: HTTP,
+        args: Args::exactly(0).with_block(),
+        syntax: "",
+        default: "",
+        doc: "",
+        set: |cx, directive| cx.enter(directive, HTTP).map(drop),
+    },
+    DirectiveDef {
         name: "server",
         module: "demo",
         contexts: HTTP,
@@ -134,4 +144,26 @@ fn errors_come_in_file_order_before_later_syntax_errors() {
 fn a_file_that_includes_itself_is_an_error() {
     fails("http { include main.conf; }", "\"http\" directive is not allowed here in /etc/main.conf:1", "^");
     fails("include main.conf;", "files include each other too deeply in /etc/main.conf:1", "^");
+}
+
+#[test]
+fn blocks_that_includes_nest_without_end_are_an_error() {
+    let text = format!("http {{ {}include n;{} }}", "nest { ".repeat(190), "}".repeat(190));
+    let nested = format!("{}include n;{}", "nest { ".repeat(190), "}".repeat(190));
+    let source = MemorySource::new().with("/etc/main.conf", text).with("/etc/n", nested);
+    let error = load(&source).0.expect_err("must be rejected");
+    assert_eq!(error.message, "blocks are nested too deeply");
+}
+
+#[test]
+fn a_mask_may_match_many_files_that_include_others() {
+    let mut source = MemorySource::new()
+        .with("/etc/main.conf", "http { include sites/*.conf; }")
+        .with("/etc/common", "size 2k;");
+    for number in 0..300 {
+        source = source.with(format!("/etc/sites/{number}.conf"), "server { include common; }");
+    }
+    let servers = load(&source).0.expect("accepted");
+    assert_eq!(servers.len(), 300);
+    assert!(servers.iter().all(|server| server.size.0 == 2048));
 }

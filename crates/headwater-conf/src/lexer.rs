@@ -58,7 +58,9 @@ impl<'a> Lexer<'a> {
 
     pub(crate) fn here(&self) -> Span {
         let start = u32::try_from(self.position).unwrap_or(u32::MAX);
-        Span { file: self.file, line: self.line, start, end: start.saturating_add(1) }
+        // At the end of the input there is nothing to point at but the end itself.
+        let end = start.saturating_add(u32::from(self.peek().is_some()));
+        Span { file: self.file, line: self.line, start, end }
     }
 
     fn error(&self, span: Span, message: impl Into<String>) -> Box<Diagnostic> {

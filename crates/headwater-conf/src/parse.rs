@@ -142,8 +142,8 @@ impl Directive {
     }
 }
 
-/// How deep blocks may nest; nginx has no limit but its stack.
-const MAX_DEPTH: usize = 200;
+/// How deep blocks may nest, over all files; nginx has no limit but its stack.
+pub(crate) const MAX_DEPTH: usize = 200;
 
 /// Parses one file. Never fails: a syntax error is in the tree.
 #[must_use]

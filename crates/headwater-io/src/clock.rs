@@ -10,10 +10,64 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::sys::{self, Broken};
 
+/// How often the time of a turn is given out before it is read again: a turn may be long when there is much to do.
+const USES_PER_READING: u32 = 64;
+
+/// The time as a thread with turns read it last.
+#[derive(Clone, Copy)]
+struct Turn {
+    /// The same moment by both clocks, to turn one into the other.
+    base: Option<(Instant, u64)>,
+    monotonic_ns: u64,
+    unix_seconds: i64,
+    uses: u32,
+}
+
+thread_local! {
+    static TURN: Cell<Turn> = const { Cell::new(Turn { base: None, monotonic_ns: 0, unix_seconds: 0, uses: 0 }) };
+}
+
+/// Reads the time for a turn of this thread's event loop. From the first call on, the clock functions give the turn's time, as
+/// nginx's cached time; a thread that never calls this always reads the clock.
+pub fn start_turn() {
+    // At the end of a thread there are no turns any more.
+    let _ = TURN.try_with(|cell| cell.set(read_turn(cell.get().base)));
+}
+
+fn read_turn(base: Option<(Instant, u64)>) -> Turn {
+    let base = base.unwrap_or_else(|| (Instant::now(), read_ns()));
+    let unix_seconds = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
+    Turn { base: Some(base), monotonic_ns: read_ns(), unix_seconds, uses: 0 }
+}
+
+/// The present turn, `None` on a thread without turns.
+fn turn() -> Option<(Turn, Instant, u64)> {
+    TURN.try_with(|cell| {
+        let mut turn = cell.get();
+        let (instant, ns) = turn.base?;
+        turn.uses = turn.uses.saturating_add(1);
+        if turn.uses > USES_PER_READING {
+            turn = read_turn(turn.base);
+        }
+        cell.set(turn);
+        Some((turn, instant, ns))
+    })
+    .ok()
+    .flatten()
+}
+
+fn read_ns() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// The monotonic time as the standard library knows it.
 #[must_use]
 pub fn now() -> Instant {
-    Instant::now()
+    match turn() {
+        Some((turn, instant, ns)) => instant + Duration::from_nanos(turn.monotonic_ns.saturating_sub(ns)),
+        None => Instant::now(),
+    }
 }
 
 /// Milliseconds of the monotonic clock, rounded down. The origin is the start of the machine.
@@ -25,8 +79,7 @@ pub fn now_ms() -> u64 {
 /// Nanoseconds of the monotonic clock.
 #[must_use]
 pub fn now_ns() -> u64 {
-    let time = clock_gettime(ClockId::Monotonic);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    turn().map_or_else(read_ns, |(turn, _, _)| turn.monotonic_ns)
 }
 
 /// Time since the Unix epoch, exact.
@@ -38,7 +91,7 @@ pub fn unix_now() -> Duration {
 /// Whole seconds since the Unix epoch, by the coarse clock.
 #[must_use]
 pub fn unix_seconds() -> i64 {
-    clock_gettime(ClockId::RealtimeCoarse).tv_sec
+    turn().map_or_else(|| clock_gettime(ClockId::RealtimeCoarse).tv_sec, |(turn, _, _)| turn.unix_seconds)
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` of now, for `Date` and the like (RFC 9110, section 5.6.7).

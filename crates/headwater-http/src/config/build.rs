@@ -11,6 +11,7 @@ use std::sync::Arc;
 use headwater_conf::{Cx, Diagnostic, Files, Registry, Result, Scopes, Settings, Source};
 use headwater_io::addr::Addr;
 use headwater_wire::method::Method;
+use rustc_hash::FxHashMap;
 
 use super::core::{CoreSettings, OwnSettings, ServerSettings};
 use super::decl::{HttpDecl, LocId, LocationDecl, LocationKind, ServerDecl, ServerId, ServerName};
@@ -130,6 +131,11 @@ impl LocationBuilder<'_, '_> {
         error
     }
 
+    /// Has a directory for temp files made before rights are given up.
+    pub fn needs_directory(&mut self, path: PathBuf) {
+        self.cx.state::<TempDirs>().0.insert(path);
+    }
+
     /// Keeps settings with the location for use at run time (`Location::settings`).
     pub fn attach<T: Any + Send + Sync>(&mut self, settings: Arc<T>) {
         self.location.settings.push(settings);
@@ -139,6 +145,10 @@ impl LocationBuilder<'_, '_> {
 /// File and line of the end of the `http` block.
 #[derive(Default)]
 struct HttpEnd((u32, u32));
+
+/// Directories for temp files.
+#[derive(Default)]
+struct TempDirs(std::collections::BTreeSet<PathBuf>);
 
 /// A loaded configuration with what the command line wants to know of it.
 pub struct Loaded {
@@ -230,8 +240,9 @@ fn build(cx: &mut Cx<'_>, number: u64) -> Result<Conf> {
     let upstreams = cx.take_state::<crate::upstream::peers::Groups>().finish();
     let keeps_upstream_headers =
         variables.uses_prefix("upstream_http_") || variables.uses_prefix("upstream_cookie_");
-    let directory = |location: &Location| location.core.client_body_temp_path.directory(&main.prefix);
-    let temp_dirs = locations.iter().map(directory).collect();
+    let mut temp_dirs = cx.take_state::<TempDirs>().0;
+    temp_dirs
+        .extend(locations.iter().map(|location| location.core.client_body_temp_path.directory(&main.prefix)));
     Ok(Conf {
         temp_dirs,
         number,
@@ -377,8 +388,8 @@ fn default_listen(server: &ServerDecl) -> Listen {
     }
 }
 
-fn build_listeners(cx: &mut Cx<'_>, decl: &HttpDecl) -> Result<HashMap<ListenerKey, Listener>> {
-    let mut listeners: HashMap<ListenerKey, Listener> = HashMap::new();
+fn build_listeners(cx: &mut Cx<'_>, decl: &HttpDecl) -> Result<FxHashMap<ListenerKey, Listener>> {
+    let mut listeners: FxHashMap<ListenerKey, Listener> = FxHashMap::default();
     let mut explicit: HashMap<ListenerKey, (bool, bool)> = HashMap::new();
     for (index, server) in decl.servers.iter().enumerate() {
         let id = ServerId(u32::try_from(index).unwrap_or(u32::MAX));

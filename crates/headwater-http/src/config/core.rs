@@ -15,7 +15,7 @@ use headwater_conf::{Args, Cx, Directive, Result, Value, keywords, settings};
 use headwater_io::tempfile::{TempDir, TempFile};
 
 use super::ignored::Ignored;
-use crate::script::Complex;
+use crate::script::{Complex, Predicates};
 
 settings! {
     /// Settings that count before the location is known.
@@ -129,9 +129,9 @@ settings! {
         /// Requires all access checks to pass, or any.
         "satisfy", HSL, "all | any", "all" => satisfy: Satisfy = Satisfy::All;
         /// Limits the rate of responses, bytes per second.
-        "limit_rate", HSLI, "rate", "0" => limit_rate: Rate = Rate(Complex::text(b"0"));
+        "limit_rate", HSLI, "rate", "0" => limit_rate: Rate = Rate::none();
         /// Sends this much before the rate is limited.
-        "limit_rate_after", HSLI, "size", "0" => limit_rate_after: Rate = Rate(Complex::text(b"0"));
+        "limit_rate_after", HSLI, "size", "0" => limit_rate_after: Rate = Rate::none();
         /// Keeps reading from a client after the last response, so that it can read it.
         "lingering_close", HSL, "off | on | always", "on" => lingering_close: Lingering = Lingering::On;
         /// Limits the time of lingering.
@@ -176,6 +176,8 @@ settings! {
         "msie_refresh", HSL, "on | off", "off" => msie_refresh: bool = false;
         /// Sets the pages or URIs for error statuses.
         "error_page", HSLI, "code ... [=[response]] uri", "" => error_page: List<ErrorPage> = List::default();
+        /// Passes `103 Early Hints` of back ends on when one of the strings is neither empty nor `0`.
+        "early_hints", HSL, "string ...", "" => early_hints: Predicates = Predicates::default();
         /// Sets the buffers for files that are read rather than sent by the kernel.
         "output_buffers", HSL, "number size", "2 32k" => output_buffers: Buffers = Buffers { number: 2, size: 32768 };
         /// Limits the size of a subrequest's response that is kept in memory.
@@ -452,13 +454,23 @@ impl Value for KeepaliveDisable {
 
 /// A rate or size that may hold variables.
 #[derive(Debug, Clone)]
-pub struct Rate(pub Complex);
+pub struct Rate {
+    value: Complex,
+    /// The number, when there are no variables.
+    fixed: Option<u64>,
+}
 
 impl Rate {
     /// The number; 0 when the text is no size.
     #[must_use]
     pub fn value(&self, r: &crate::request::Request) -> u64 {
-        parse_size(&self.0.value(r)).map_or(0, |n| n as u64)
+        self.fixed.unwrap_or_else(|| parse_size(&self.value.value(r)).map_or(0, |n| n as u64))
+    }
+
+    /// No limit.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { value: Complex::text(b"0"), fixed: Some(0) }
     }
 }
 
@@ -467,12 +479,11 @@ impl Value for Rate {
 
     fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
         let value = Complex::compile(cx, directive, 0)?;
-        if let Some(text) = value.as_text()
-            && parse_size(text).is_none()
-        {
-            return Err(directive.complain("invalid value"));
-        }
-        Ok(Self(value))
+        let fixed = match value.as_text() {
+            None => None,
+            Some(text) => Some(parse_size(text).ok_or_else(|| directive.complain("invalid value"))? as u64),
+        };
+        Ok(Self { value, fixed })
     }
 }
 

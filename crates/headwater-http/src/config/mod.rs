@@ -6,13 +6,13 @@
 pub mod build;
 pub mod core;
 pub mod decl;
+pub mod flags;
 pub mod ignored;
 pub mod listen;
 pub mod lookup;
 pub mod main;
 pub mod mime_types;
 
-use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub struct Conf {
     /// Settings of the main and events blocks.
     pub main: main::Main,
     /// Listening addresses.
-    pub listeners: HashMap<ListenerKey, Listener>,
+    pub listeners: rustc_hash::FxHashMap<ListenerKey, Listener>,
     /// Servers.
     pub servers: Vec<Server>,
     /// Locations of all servers.

@@ -54,6 +54,7 @@ enum Head {
 /// Serves a connection until it is idle or over.
 pub(super) async fn serve(connection: &Rc<Connection>) -> After {
     let mut generation = connection.worker.generation();
+    let mut default = default_server(connection, &generation);
     let listener = generation.listener(&connection.listener);
     if listener.is_some_and(|listener| listener.proxy_protocol)
         && connection.proxy_protocol.get().is_none()
@@ -63,11 +64,15 @@ pub(super) async fn serve(connection: &Rc<Connection>) -> After {
         return After::Close;
     }
     loop {
-        let current = connection.worker.generation();
-        if current.listener(&connection.listener).is_some() {
-            generation = current;
+        // A reload counts from the next request on, unless the new configuration no longer listens here.
+        if !connection.worker.is_current(&generation) {
+            let current = connection.worker.generation();
+            if current.listener(&connection.listener).is_some() {
+                default = default_server(connection, &current);
+                generation = current;
+            }
         }
-        let (head, start) = read_head(connection, &generation).await;
+        let (head, start) = read_head(connection, &generation, default).await;
         let (head, refused) = match head {
             Head::Request(head) => (head, None),
             Head::Refused(head, status) => (head, Some(status)),
@@ -76,7 +81,8 @@ pub(super) async fn serve(connection: &Rc<Connection>) -> After {
         };
         Worker::count(&connection.worker.counters.requests);
         Worker::gauge(&connection.worker.counters.writing, 1);
-        let keep = Box::pin(serve_request(connection, generation.clone(), *head, refused, start)).await;
+        let keep =
+            Box::pin(serve_request(connection, generation.clone(), default, head, refused, start)).await;
         Worker::gauge(&connection.worker.counters.writing, -1);
         connection.response_started.set(false);
         if !keep {
@@ -125,16 +131,19 @@ fn default_server(connection: &Connection, generation: &Generation) -> ServerId 
 }
 
 /// Reads one request head; gives also when its first byte was there.
-async fn read_head(connection: &Rc<Connection>, generation: &Rc<Generation>) -> (Head, Instant) {
-    let server = generation.server(default_server(connection, generation));
-    let settings = &server.settings;
+async fn read_head(
+    connection: &Rc<Connection>,
+    generation: &Rc<Generation>,
+    default: ServerId,
+) -> (Head, Instant) {
+    let settings = &generation.server(default).settings;
     let first = connection.requests.get() == 0;
     connection.came_early.set(!first && !connection.input.borrow().is_empty());
     if connection.input.borrow().is_empty() {
         let waited = if first {
             connection.fill(*settings.client_header_timeout).await.map(drop)
         } else {
-            match wait_idle(connection, generation).await {
+            match wait_idle(connection, generation, default).await {
                 Ok(true) => Ok(()),
                 Ok(false) => return (Head::Close, headwater_io::clock::now()),
                 Err(head) => return (head, headwater_io::clock::now()),
@@ -154,7 +163,7 @@ async fn read_head(connection: &Rc<Connection>, generation: &Rc<Generation>) -> 
     let start = headwater_io::clock::now();
     connection.requests.set(connection.requests.get().saturating_add(1));
     Worker::gauge(&connection.worker.counters.reading, 1);
-    let head = read_rest(connection, generation, start).await;
+    let head = read_rest(connection, generation, default, start).await;
     Worker::gauge(&connection.worker.counters.reading, -1);
     (head, start)
 }
@@ -167,8 +176,12 @@ fn reset_if_asked(connection: &Connection, generation: &Generation) {
 }
 
 /// Waits for the first byte of a further request. `Ok(false)` means the connection is over.
-async fn wait_idle(connection: &Rc<Connection>, generation: &Generation) -> Result<bool, Head> {
-    let location = generation.location(generation.server(default_server(connection, generation)).root);
+async fn wait_idle(
+    connection: &Rc<Connection>,
+    generation: &Generation,
+    default: ServerId,
+) -> Result<bool, Head> {
+    let location = generation.location(generation.server(default).root);
     let timeout = connection.keepalive_timeout.get().unwrap_or(*location.core.keepalive_timeout.timeout);
     if connection.worker.draining.get() || timeout == Duration::ZERO {
         return Ok(false);
@@ -182,8 +195,13 @@ async fn wait_idle(connection: &Rc<Connection>, generation: &Generation) -> Resu
     }
 }
 
-async fn read_rest(connection: &Rc<Connection>, generation: &Rc<Generation>, start: Instant) -> Head {
-    let settings = generation.server(default_server(connection, generation)).settings.clone();
+async fn read_rest(
+    connection: &Rc<Connection>,
+    generation: &Rc<Generation>,
+    default: ServerId,
+    start: Instant,
+) -> Head {
+    let settings = &generation.server(default).settings;
     let limits = HeadLimits {
         first_buffer: *settings.client_header_buffer_size,
         line: settings.large_client_header_buffers.size,
@@ -351,11 +369,11 @@ fn target(head: &RequestHead, merge_slashes: bool) -> Option<(Bytes, Bytes)> {
 async fn serve_request(
     connection: &Rc<Connection>,
     generation: Rc<Generation>,
-    head: RequestHead,
+    default: ServerId,
+    head: Box<RequestHead>,
     refused: Option<u16>,
     start: Instant,
 ) -> bool {
-    let default = default_server(connection, &generation);
     let merge = generation.server(default).settings.merge_slashes;
     let method = head.line.method;
     let keep_alive = head.keep_alive;
@@ -373,7 +391,7 @@ async fn serve_request(
             (uri, args, Some(status))
         }
     };
-    let exchange = Rc::new(Exchange::new(connection.clone(), generation.clone(), head, start));
+    let exchange = Rc::new(Exchange::new(connection.clone(), generation.clone(), *head, start));
     exchange.keepalive.set(keep_alive && refused.is_none());
     let (server, captured) = find_server(&generation, connection, &exchange.head.host, default);
     let r = Request::main(exchange, server, method, uri, args);

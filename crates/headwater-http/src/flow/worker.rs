@@ -142,6 +142,12 @@ impl Worker {
         self.generation.borrow().clone()
     }
 
+    /// Whether this is the present configuration.
+    #[must_use]
+    pub fn is_current(&self, generation: &Rc<Generation>) -> bool {
+        Rc::ptr_eq(&self.generation.borrow(), generation)
+    }
+
     /// Adds to one of the worker's gauges.
     pub fn gauge(gauge: &AtomicI64, by: i64) {
         gauge.store(gauge.load(Ordering::Relaxed).saturating_add(by), Ordering::Relaxed);
@@ -163,7 +169,11 @@ struct Listening {
 /// # Errors
 /// When the runtime or the first sockets cannot be set up.
 pub fn run(index: usize, mut commands: UnboundedReceiver<Command>, shared: Arc<Shared>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    headwater_io::clock::start_turn();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_unpark(headwater_io::clock::start_turn)
+        .build()?;
     let local = LocalSet::new();
     runtime.block_on(local.run_until(async move {
         let Some(first) = commands.recv().await else { return Ok(()) };

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use headwater_conf::value::parse_size;
-use headwater_wire::headers::KnownHeader;
+use headwater_wire::headers::{HeaderList, KnownHeader};
 
 use super::protocol::{Protocol, ResponseHead};
 use super::settings::{IgnoreHeaders, UpstreamConf};
@@ -29,6 +29,9 @@ pub fn process(r: &Request, conf: &UpstreamConf, protocol: &dyn Protocol, head: 
     }
     let mut out = r.headers_out.borrow_mut();
     out.status = head.status;
+    if out.list.is_empty() {
+        out.list = HeaderList::with_capacity(head.headers.buffer().len(), head.headers.len());
+    }
     out.status_line = head.status_line.clone();
     out.content_length = head.content_length;
     for line in head.headers.iter() {

@@ -218,7 +218,8 @@ impl RequestParser {
     /// A parser before the first byte of a head.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        // Room for a usual head at once rather than by doubling.
+        Self { lines: Vec::with_capacity(16), ..Self::default() }
     }
 
     /// Looks at `buf`, which holds all bytes of this head from its first byte and maybe more; may be called again
