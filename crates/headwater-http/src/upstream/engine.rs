@@ -51,6 +51,8 @@ pub(super) struct Engine<'a> {
     owner: usize,
     start: Instant,
     attempt_ms: u64,
+    /// The peer of a tunnel, which counts as long as that lasts.
+    tunnel_peer: Option<Picked>,
 }
 
 /// How an attempt ended.
@@ -105,6 +107,7 @@ pub async fn run(
         owner,
         start: headwater_io::clock::now(),
         attempt_ms: 0,
+        tunnel_peer: None,
     };
     let end = if conf.ignore_client_abort || streams_body || !r.is_main() {
         engine.attempts().await
@@ -141,7 +144,7 @@ pub async fn run(
 impl Engine<'_> {
     /// Tries peers until one answers or there is no reason to go on.
     async fn attempts(&mut self) -> End {
-        let mut tried = self.group.start();
+        let mut tried = self.group.start(self.r);
         if self.conf.next_upstream_tries > 0 {
             tried.left = tried.left.min(self.conf.next_upstream_tries);
         }
@@ -157,7 +160,8 @@ impl Engine<'_> {
             self.note_end();
             match end {
                 End::Failed(failure, attempt) => {
-                    self.group.release(&picked, &mut tried, failure.blames_peer());
+                    self.group.note(&picked, &mut tried, failure.blames_peer());
+                    drop(picked);
                     self.set_status(failure.status());
                     if !self.again(&mut tried, attempt, failure) {
                         return End::Failed(failure, attempt);
@@ -167,7 +171,10 @@ impl Engine<'_> {
                     self.rest.clear();
                 }
                 other => {
-                    self.group.release(&picked, &mut tried, false);
+                    self.group.note(&picked, &mut tried, false);
+                    if matches!(other, End::Upgraded(..)) {
+                        self.tunnel_peer = Some(picked);
+                    }
                     return other;
                 }
             }
@@ -493,7 +500,7 @@ impl Engine<'_> {
     fn may_drop(&self, attempt: Attempt, failure: Failure) -> bool {
         // The real bookkeeping is done by the caller; here only whether it would allow another attempt.
         let attempts = self.r.upstream.borrow().states.len();
-        let peers = self.group.start().left;
+        let peers = self.group.attempts();
         let limit =
             if self.conf.next_upstream_tries > 0 { peers.min(self.conf.next_upstream_tries) } else { peers };
         let mut tried = Tried::with_left(limit.saturating_sub(attempts));
