@@ -5,13 +5,17 @@ pub mod auth_basic;
 pub mod autoindex;
 pub mod cidr;
 pub mod core;
+pub mod empty_gif;
 pub mod geo;
 pub mod gzip_static;
 pub mod headers;
 pub mod index;
 pub mod log;
 pub mod map;
+mod names;
 pub mod proxy;
+pub mod realip;
+pub mod referer;
 pub mod rewrite;
 pub mod split_clients;
 pub mod static_files;
@@ -62,7 +66,9 @@ pub static MODULES: &[&Module] = &[
     &map::MODULE,
     &geo::MODULE,
     &split_clients::MODULE,
+    &referer::MODULE,
     &rewrite::MODULE,
+    &realip::MODULE,
     &access::MODULE,
     &auth_basic::MODULE,
     &headers::MODULE,
@@ -70,6 +76,7 @@ pub static MODULES: &[&Module] = &[
     &crate::filters::charset::MODULE,
     &crate::filters::gzip::MODULE,
     &crate::filters::gunzip::MODULE,
+    &empty_gif::MODULE,
     &stub_status::MODULE,
     &index::MODULE,
     &autoindex::MODULE,

@@ -14,6 +14,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use headwater_io::addr::Addr;
 use headwater_wire::method::Method;
 
 pub use connection::Connection;
@@ -201,6 +202,12 @@ impl Request {
     #[must_use]
     pub fn connection(&self) -> &Rc<Connection> {
         &self.exchange.connection
+    }
+
+    /// The client's address: the one that a trusted proxy tells (`set_real_ip_from`), otherwise the connection's.
+    #[must_use]
+    pub fn peer(&self) -> &Addr {
+        self.exchange.real_peer.get().unwrap_or(&self.exchange.connection.peer)
     }
 
     /// Whether this is the client's own request.
