@@ -108,7 +108,11 @@ fn one_response(out: &mut String, response: &mut Response, head: bool) {
     if gzipped && !response.body.is_empty() {
         let mut plain = Vec::new();
         match GzDecoder::new(&response.body[..]).read_to_end(&mut plain) {
-            Ok(_) => response.body = plain,
+            Ok(_) => {
+                response.body = plain;
+                // What the name adds to the length is lost in the compression.
+                let _ = name_product(response);
+            }
             Err(error) => response.body = format!("<not gzip: {error}>").into_bytes(),
         }
     }

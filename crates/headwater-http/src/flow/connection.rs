@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use headwater_wire::headers::{HeaderList, Span};
 use headwater_wire::http1::request::{
-    HeadLimits, HeadOptions, Progress, RequestLine, RequestParser, Version,
+    HeadError, HeadLimits, HeadOptions, Progress, RequestLine, RequestParser, Version,
 };
 use headwater_wire::http1::semantics::{BodyFraming, RequestSemantics, check};
 use headwater_wire::method::Method;
@@ -232,7 +232,10 @@ async fn read_rest(
                     ),
                 );
                 let length = connection.input.borrow().len();
-                let head = partial_head(connection, &mut parser, length);
+                let mut head = partial_head(connection, &mut parser, length);
+                if error == HeadError::InvalidHttp09Method {
+                    head.line.version = Version::Http09;
+                }
                 connection.input.borrow_mut().clear();
                 return Head::Refused(Box::new(head), error.status());
             }
@@ -321,6 +324,14 @@ fn complete(connection: &Connection, parser: &mut RequestParser, len: usize) -> 
     let headers = HeaderList::adopt(bytes, lines);
     let checked = check(&line, &headers);
     let (semantics, refused) = match checked {
+        Ok(semantics) if line.method == Method::Connect => {
+            // There is no tunnel to open.
+            connection.log(
+                Level::Info,
+                format_args!("client sent CONNECT method while reading client request headers"),
+            );
+            (semantics, Some(405))
+        }
         Ok(semantics) => (semantics, None),
         Err(error) => {
             let text = String::from_utf8_lossy(&error.describe(&headers)).into_owned();
@@ -398,10 +409,6 @@ async fn serve_request(
     if let Some(pattern) = captured {
         pattern.matches(&r, &r.exchange.head.host.clone());
     }
-    let refused = match refused {
-        None if method == Method::Connect => Some(405),
-        other => other,
-    };
     let finish = match refused {
         None => run(&r).await,
         Some(status) => match special::answer(&r, status).await {
