@@ -11,6 +11,7 @@ mod sys;
 pub mod addr;
 pub mod clock;
 pub mod connect;
+pub mod crypt;
 pub mod listener;
 pub mod logbuffer;
 pub mod logfile;

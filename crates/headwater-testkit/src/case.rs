@@ -93,6 +93,9 @@ pub fn parse(name: &str, text: &str) -> io::Result<CaseFile> {
     let mut sections: Vec<(&str, Vec<String>)> = Vec::new();
     for line in text.lines() {
         match (line.strip_prefix("=== "), sections.last_mut()) {
+            (Some(header), Some((kind, lines))) if kind.starts_with("expect") && is_seen(header) => {
+                lines.push(line.to_owned());
+            }
             (Some(header), _) => sections.push((header, Vec::new())),
             (None, Some((_, lines))) => lines.push(line.to_owned()),
             (None, None) if line.is_empty() || line.starts_with('#') => {}
@@ -109,6 +112,11 @@ pub fn parse(name: &str, text: &str) -> io::Result<CaseFile> {
     }
     file.conf = parts.conf();
     Ok(file)
+}
+
+/// Whether a line that looks like a section says what an origin saw, as part of an expectation.
+fn is_seen(header: &str) -> bool {
+    header.starts_with("origin ") && header.contains(" connection ")
 }
 
 /// The pieces of the configuration.

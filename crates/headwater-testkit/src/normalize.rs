@@ -103,7 +103,6 @@ fn one_connection(out: &mut String, connection: &Received) {
 
 fn one_response(out: &mut String, response: &mut Response, head: bool) {
     let boundary = boundary(response);
-    let saved = name_product(response);
     let gzipped = response.header("Content-Encoding") == Some("gzip");
     if gzipped && !response.body.is_empty() {
         let mut plain = Vec::new();
@@ -116,6 +115,7 @@ fn one_response(out: &mut String, response: &mut Response, head: bool) {
             Err(error) => response.body = format!("<not gzip: {error}>").into_bytes(),
         }
     }
+    let saved = name_product(response);
     out.push_str(&format!("{}\n", show(response.status_line.as_bytes())));
     for (name, value) in &response.headers {
         let value = header_value(name, value, response, saved, head);

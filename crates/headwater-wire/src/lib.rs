@@ -5,6 +5,7 @@
 //! the top of each file.
 
 pub mod accept_encoding;
+pub mod base64;
 pub mod date;
 pub mod escape;
 pub mod etag;

@@ -129,6 +129,11 @@ impl LocationBuilder<'_, '_> {
         error
     }
 
+    /// Has a directory for temp files made before rights are given up.
+    pub fn needs_directory(&mut self, path: PathBuf) {
+        self.cx.state::<TempDirs>().0.insert(path);
+    }
+
     /// Keeps settings with the location for use at run time (`Location::settings`).
     pub fn attach<T: Any + Send + Sync>(&mut self, settings: Arc<T>) {
         self.location.settings.push(settings);
@@ -138,6 +143,10 @@ impl LocationBuilder<'_, '_> {
 /// File and line of the end of the `http` block.
 #[derive(Default)]
 struct HttpEnd((u32, u32));
+
+/// Directories for temp files.
+#[derive(Default)]
+struct TempDirs(std::collections::BTreeSet<PathBuf>);
 
 /// A loaded configuration with what the command line wants to know of it.
 pub struct Loaded {
@@ -229,8 +238,9 @@ fn build(cx: &mut Cx<'_>, number: u64) -> Result<Conf> {
     let upstreams = cx.take_state::<crate::upstream::peers::Groups>().finish();
     let keeps_upstream_headers =
         variables.uses_prefix("upstream_http_") || variables.uses_prefix("upstream_cookie_");
-    let directory = |location: &Location| location.core.client_body_temp_path.directory(&main.prefix);
-    let temp_dirs = locations.iter().map(directory).collect();
+    let mut temp_dirs = cx.take_state::<TempDirs>().0;
+    temp_dirs
+        .extend(locations.iter().map(|location| location.core.client_body_temp_path.directory(&main.prefix)));
     Ok(Conf {
         temp_dirs,
         number,

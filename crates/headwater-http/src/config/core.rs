@@ -15,7 +15,7 @@ use headwater_conf::{Args, Cx, Directive, Result, Value, keywords, settings};
 use headwater_io::tempfile::{TempDir, TempFile};
 
 use super::ignored::Ignored;
-use crate::script::Complex;
+use crate::script::{Complex, Predicates};
 
 settings! {
     /// Settings that count before the location is known.
@@ -176,6 +176,8 @@ settings! {
         "msie_refresh", HSL, "on | off", "off" => msie_refresh: bool = false;
         /// Sets the pages or URIs for error statuses.
         "error_page", HSLI, "code ... [=[response]] uri", "" => error_page: List<ErrorPage> = List::default();
+        /// Passes `103 Early Hints` of back ends on when one of the strings is neither empty nor `0`.
+        "early_hints", HSL, "string ...", "" => early_hints: Predicates = Predicates::default();
         /// Sets the buffers for files that are read rather than sent by the kernel.
         "output_buffers", HSL, "number size", "2 32k" => output_buffers: Buffers = Buffers { number: 2, size: 32768 };
         /// Limits the size of a subrequest's response that is kept in memory.

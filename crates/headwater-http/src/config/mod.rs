@@ -6,6 +6,7 @@
 pub mod build;
 pub mod core;
 pub mod decl;
+pub mod flags;
 pub mod ignored;
 pub mod listen;
 pub mod lookup;

@@ -3,6 +3,7 @@
 //! A header filter looks at the response head once and may put a body filter into the response's chain. Body filters are synchronous: they
 //! push chunks to the next one; only the output waits. An empty chain is bypassed.
 
+pub mod charset;
 pub mod gunzip;
 pub mod gzip;
 pub mod not_modified;
@@ -113,10 +114,10 @@ pub trait BodyFilter {
 pub enum Order {
     Range,
     Gunzip,
-    Ssi,
-    Charset,
     Addition,
     Sub,
+    Charset,
+    Ssi,
     Gzip,
     Trailers,
 }
@@ -149,6 +150,7 @@ pub static FILTERS: &[Installer] = &[
     not_modified::install,
     crate::modules::headers::install,
     gunzip::install,
+    charset::install,
     gzip::install,
     range::install,
 ];

@@ -45,6 +45,9 @@ pub(super) fn write_http1(r: &Request, buffer: &mut Vec<u8>) -> Framing {
     if status == 204 {
         out.content_length = None;
         out.content_type = None;
+    }
+    if !matches!(status, 200 | 206 | 304) {
+        // The time is that of a file; an error page is not what was asked for.
         out.last_modified = None;
     }
     let framing = framing(r, &out, status);

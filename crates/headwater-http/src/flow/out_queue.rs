@@ -91,6 +91,13 @@ impl OutQueue {
         }
         self.seal_tail();
         self.queued = self.queued.saturating_add(range.len);
+        if let Some(Piece::File(last)) = self.pieces.back_mut()
+            && Arc::ptr_eq(&last.file, &range.file)
+            && last.offset.saturating_add(last.len) == range.offset
+        {
+            last.len = last.len.saturating_add(range.len);
+            return;
+        }
         self.pieces.push_back(Piece::File(range));
     }
 

@@ -252,12 +252,14 @@ async fn access<'a>(r: &'a Request) -> Option<Outcome<'a>> {
         match settle(handler.handle(r)).await {
             Outcome::Declined => {}
             Outcome::Ok if any => {
-                r.headers_out.borrow_mut().list.remove(b"WWW-Authenticate");
+                let mut out = r.headers_out.borrow_mut();
+                out.list.remove(b"WWW-Authenticate");
+                out.list.remove(b"Proxy-Authenticate");
                 return None;
             }
             Outcome::Ok => {}
-            Outcome::Status(status @ (401 | 403)) if any => {
-                if status == 401 || refused.is_none() {
+            Outcome::Status(status @ (401 | 403 | 407)) if any => {
+                if status != 403 || refused.is_none() {
                     refused = Some(status);
                 }
             }

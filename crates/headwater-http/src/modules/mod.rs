@@ -1,6 +1,7 @@
 //! The modules: one file per nginx module, and the ordered table in which their handlers run.
 
 pub mod access;
+pub mod auth_basic;
 pub mod autoindex;
 pub mod cidr;
 pub mod core;
@@ -63,8 +64,10 @@ pub static MODULES: &[&Module] = &[
     &split_clients::MODULE,
     &rewrite::MODULE,
     &access::MODULE,
+    &auth_basic::MODULE,
     &headers::MODULE,
     &proxy::MODULE,
+    &crate::filters::charset::MODULE,
     &crate::filters::gzip::MODULE,
     &crate::filters::gunzip::MODULE,
     &stub_status::MODULE,

@@ -239,9 +239,14 @@ impl Request {
         if !self.exchange.head.expect_continue || body.continued.replace(true) {
             return;
         }
+        self.send_interim(b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+
+    /// Sends an interim response, whole and at once.
+    pub fn send_interim(&self, head: &[u8]) {
         let connection = self.connection();
         let mut out = connection.out.borrow_mut();
-        out.append(b"HTTP/1.1 100 Continue\r\n\r\n");
+        out.append(head);
         if out.write_now(&mut connection.stream.borrow_mut()).is_err() {
             connection.broken.set(true);
         }

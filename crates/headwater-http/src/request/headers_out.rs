@@ -18,6 +18,8 @@ pub struct HeadersOut {
     pub content_type: Option<Bytes>,
     /// A charset to add to the type.
     pub charset: Option<Bytes>,
+    /// A charset that a back end asks for (`X-Accel-Charset`).
+    pub override_charset: Option<Bytes>,
     /// `Content-Length`.
     pub content_length: Option<u64>,
     /// `Last-Modified`, Unix seconds; sent in its own place unless `list` has the header.

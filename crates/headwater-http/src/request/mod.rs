@@ -77,6 +77,8 @@ pub struct Request {
     pub header_only: Cell<bool>,
     /// Whether a filter must see the bytes of files.
     pub need_in_memory: Cell<bool>,
+    /// Whether a filter may make much more of the body than came in, so that little must be pushed at once.
+    pub expands: Cell<bool>,
     /// Whether the client gets compressed responses, once somebody asked.
     pub gzip_ok: Cell<Option<bool>>,
     /// The status that `error_page` is answering, 0 when none.
@@ -155,6 +157,7 @@ impl Request {
             header_sent: Cell::new(false),
             header_only: Cell::new(method == Method::Head),
             need_in_memory: Cell::new(false),
+            expands: Cell::new(false),
             gzip_ok: Cell::new(None),
             error_status: Cell::new(0),
             error_page_used: Cell::new(false),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Instant;
 
+use bytes::Bytes;
 use headwater_io::connect::ConnectOptions;
 use headwater_io::scratch::with_scratch;
 use headwater_io::stream::Stream;
@@ -18,7 +19,7 @@ use super::head::{Verdict, process};
 use super::peers::{Group, Peer, Picked, Tried};
 use super::pool::Link;
 use super::protocol::{Header, Protocol, ResponseHead};
-use super::relay::Step;
+use super::relay::{Spool, Step};
 use super::retry::{self, Attempt, Failure};
 use super::settings::{UpstreamConf, local_address};
 use super::tunnel;
@@ -39,6 +40,10 @@ pub(super) struct Engine<'a> {
     pub(super) timer: Timer,
     /// Body bytes received from the back end and not yet used up by the protocol.
     pub(super) rest: Vec<u8>,
+    /// What did not fit into memory.
+    pub(super) spool: Option<Spool>,
+    /// Body bytes received that wait until the client took what came of those before.
+    pub(super) held: Bytes,
     /// The request's head, and its body when that is small.
     request: Vec<u8>,
     /// Whether the client's body is sent on while it comes in.
@@ -93,6 +98,8 @@ pub async fn run(
         head: ResponseHead::default(),
         timer: Timer::new(),
         rest: Vec::new(),
+        spool: None,
+        held: Bytes::new(),
         request,
         streams_body,
         owner,

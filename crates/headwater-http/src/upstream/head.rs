@@ -88,7 +88,7 @@ fn accel(r: &Request, conf: &UpstreamConf, head: &ResponseHead) {
         r.limit_rate.set(parse_size(value).map(|rate| rate as u64).or(r.limit_rate.get()));
     }
     if let Some(value) = get(KnownHeader::XAccelCharset, IgnoreHeaders::ACCEL_CHARSET) {
-        r.headers_out.borrow_mut().charset = Some(Bytes::copy_from_slice(value));
+        r.headers_out.borrow_mut().override_charset = Some(Bytes::copy_from_slice(value));
     }
 }
 

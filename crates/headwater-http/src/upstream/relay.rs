@@ -2,14 +2,17 @@
 //!
 //! Called by `engine` when the head was accepted. nginx's counterpart: `ngx_event_pipe.c`, `ngx_http_upstream_process_non_buffered_upstream`.
 
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_io::scratch::with_scratch;
 use headwater_io::stream::Stream;
+use headwater_io::tempfile::TempFile;
 use headwater_io::timer::with_timeout;
 
 use super::engine::{End, Engine};
@@ -18,8 +21,12 @@ use super::pool::Link;
 use crate::filters::{Chunk, End as Mark};
 use crate::flow::error_log::Level;
 use crate::flow::os_error;
+use crate::flow::out_queue::FileRange;
 use crate::flow::output::SendError;
 use crate::flow::phases::Outcome;
+
+/// How much of a body that filters expand is passed on at once, bytes: deflate makes up to a thousand times as much of it.
+const PIECE: usize = 4096;
 
 /// What came of some bytes.
 #[derive(Debug)]
@@ -36,6 +43,14 @@ pub enum Step {
     Upgraded(Vec<u8>),
 }
 
+/// The temp file of a response that comes faster than the client takes it.
+pub(super) struct Spool {
+    temp: TempFile,
+    /// The same file as the output holds it.
+    file: Arc<File>,
+    length: u64,
+}
+
 impl Engine<'_> {
     /// Relays the rest of a body; `step` says what the bytes that came with the head amounted to.
     pub(super) async fn relay(&mut self, mut link: Link, step: Step, picked: &Picked, owner: usize) -> End {
@@ -44,11 +59,16 @@ impl Engine<'_> {
         let buffered = r.overrides.buffering.get().unwrap_or(self.conf.buffering);
         let limit = if buffered { self.conf.buffers as u64 } else { 0 };
         while matches!(step, Step::More) {
-            if r.queued() > limit {
+            if r.queued() > limit && !(buffered && self.may_spool()) {
                 if let Err(error) = r.drain_to(limit).await {
                     step = Step::Client(error);
                     break;
                 }
+                continue;
+            }
+            if !self.held.is_empty() {
+                let piece = self.held.split_to(PIECE.min(self.held.len()));
+                step = self.pass_bytes(&piece);
                 continue;
             }
             self.obey_limit_rate().await;
@@ -74,7 +94,7 @@ impl Engine<'_> {
         match step {
             Step::Finished => {
                 self.note_end();
-                if self.protocol.reusable() && self.rest.is_empty() {
+                if self.protocol.reusable() && self.rest.is_empty() && self.held.is_empty() {
                     let workers = r.exchange.generation.main.settings.worker_processes.count();
                     self.group.pool.put(self.group, &picked.peer, link, owner, workers);
                 } else {
@@ -94,6 +114,44 @@ impl Engine<'_> {
                 End::Outcome(Outcome::Close(502))
             }
         }
+    }
+
+    /// Whether bytes that do not fit into memory may go to a temp file. Filters that change the body hold what they make in memory:
+    /// with them the back end is read no faster than the client takes it.
+    fn may_spool(&self) -> bool {
+        let length = self.spool.as_ref().map_or(0, |spool| spool.length);
+        length < self.conf.max_temp_file_size
+            && self.r.body_filters.borrow().is_empty()
+            && !self.r.header_only.get()
+    }
+
+    /// Appends to the temp file and gives the stretch; `None` when that failed.
+    fn spool(&mut self, data: &[u8]) -> Option<FileRange> {
+        let outcome = self.append_to_spool(data);
+        if let Err(error) = &outcome {
+            self.log(
+                Level::Crit,
+                format_args!(
+                    "an upstream response cannot be buffered to a temporary file {}",
+                    os_error(error)
+                ),
+            );
+        }
+        outcome.ok()
+    }
+
+    fn append_to_spool(&mut self, data: &[u8]) -> io::Result<FileRange> {
+        if self.spool.is_none() {
+            let temp = self.conf.temp_path.create(&self.r.exchange.generation.main.prefix, false)?;
+            let file = Arc::new(temp.file().try_clone()?);
+            self.log(Level::Warn, format_args!("an upstream response is buffered to a temporary file"));
+            self.spool = Some(Spool { temp, file, length: 0 });
+        }
+        let Some(spool) = &mut self.spool else { return Err(io::ErrorKind::NotFound.into()) };
+        spool.temp.append(data)?;
+        let range = FileRange { file: spool.file.clone(), offset: spool.length, len: data.len() as u64 };
+        spool.length = spool.length.saturating_add(data.len() as u64);
+        Ok(range)
     }
 
     async fn obey_limit_rate(&self) {
@@ -157,8 +215,18 @@ impl Engine<'_> {
         Step::Broken
     }
 
-    /// Decodes body bytes and pushes them to the client.
+    /// Decodes body bytes and pushes them to the client; those that must wait are held.
     pub(super) fn body_bytes(&mut self, bytes: &[u8]) -> Step {
+        match bytes.split_at_checked(PIECE) {
+            Some((piece, rest)) if self.r.expands.get() => {
+                self.held = Bytes::copy_from_slice(rest);
+                self.pass_bytes(piece)
+            }
+            _ => self.pass_bytes(bytes),
+        }
+    }
+
+    fn pass_bytes(&mut self, bytes: &[u8]) -> Step {
         if self.rest.is_empty() {
             let (step, used) = self.decode(bytes);
             self.rest.extend_from_slice(bytes.get(used..).unwrap_or_default());
@@ -214,9 +282,17 @@ impl Engine<'_> {
                 (false, true) => Mark::Flush,
                 (false, false) => Mark::More,
             };
-            if (!data.is_empty() || mark != Mark::More)
-                && let Err(error) =
-                    r.push(if data.is_empty() { Chunk::Empty } else { Chunk::Slice(data) }, mark)
+            let to_file = !unbuffered && r.queued() > self.conf.buffers as u64 && self.may_spool();
+            let chunk = match data {
+                [] => Chunk::Empty,
+                data if to_file => match self.spool(data) {
+                    Some(range) => Chunk::File(range),
+                    None => return (Step::Broken, bytes.len()),
+                },
+                data => Chunk::Slice(data),
+            };
+            if (!chunk.is_empty() || mark != Mark::More)
+                && let Err(error) = r.push(chunk, mark)
             {
                 return (Step::Client(error), used);
             }

@@ -9,7 +9,8 @@ use headwater_conf::value::Text;
 use headwater_conf::{Args, Cx, Directive, Result, Value};
 use headwater_wire::headers::KnownHeader;
 
-use crate::config::core::Rate;
+use crate::config::core::{Rate, TempPath};
+use crate::config::flags::flags;
 use crate::script::Complex;
 
 /// What a location says about its back ends, whatever the protocol.
@@ -33,6 +34,10 @@ pub struct UpstreamConf {
     pub buffer_size: usize,
     /// How much of a response waits in memory for a slow client; bytes.
     pub buffers: usize,
+    /// How much of a response may wait in a temp file; 0: none. Bytes.
+    pub max_temp_file_size: u64,
+    /// Where temp files go.
+    pub temp_path: TempPath,
     /// Whether the whole request body is read before a peer is chosen.
     pub request_buffering: bool,
     /// Whether a client that leaves does not cancel the request.
@@ -117,73 +122,6 @@ impl FromIterator<Vec<u8>> for NameSet {
         set
     }
 }
-
-/// Declares a set of words as bits, with its directive value (nginx: `ngx_conf_set_bitmask_slot`).
-macro_rules! flags {
-    ($(#[$meta:meta])* $vis:vis $name:ident { $($(#[doc = $doc:expr])+ $flag:ident = $bit:expr, $word:expr;)* }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-        $vis struct $name(pub u32);
-
-        impl $name {
-            $($(#[doc = $doc])+ $vis const $flag: $name = $name(1 << $bit);)*
-            const WORDS: &'static [(&'static str, $name)] = &[$(($word, $name::$flag)),*];
-
-            /// Whether all of these are in the set.
-            #[must_use]
-            $vis fn has(self, flags: $name) -> bool {
-                self.0 & flags.0 == flags.0
-            }
-
-            /// Both sets.
-            #[must_use]
-            $vis const fn and(self, flags: $name) -> $name {
-                $name(self.0 | flags.0)
-            }
-
-            /// The flag of a word, whatever its case.
-            #[must_use]
-            $vis fn from_word(word: &[u8]) -> Option<$name> {
-                let known = Self::WORDS.iter().find(|(known, _)| word.eq_ignore_ascii_case(known.as_bytes()));
-                known.map(|(_, flag)| *flag)
-            }
-        }
-
-        impl headwater_conf::Value for $name {
-            const ARGS: headwater_conf::Args = headwater_conf::Args::at_least(1);
-
-            fn parse(
-                cx: &mut headwater_conf::Cx<'_>,
-                directive: &headwater_conf::Directive,
-            ) -> headwater_conf::Result<Self> {
-                let mut slot = None;
-                Self::set(&mut slot, cx, directive)?;
-                Ok(slot.unwrap_or_default())
-            }
-
-            // A directive that stands twice adds to the set.
-            fn set(
-                slot: &mut Option<Self>,
-                cx: &mut headwater_conf::Cx<'_>,
-                directive: &headwater_conf::Directive,
-            ) -> headwater_conf::Result<()> {
-                let set = slot.get_or_insert_default();
-                for (index, word) in directive.args.iter().enumerate() {
-                    let Some(flag) = Self::from_word(&word.text) else {
-                        let message = format!("invalid value \"{}\"", word.str());
-                        return Err(directive.error_at(index, message));
-                    };
-                    if set.has(flag) {
-                        cx.warn(directive, format!("duplicate value \"{}\"", word.str()));
-                    }
-                    *set = set.and(flag);
-                }
-                Ok(())
-            }
-        }
-    };
-}
-pub(crate) use flags;
 
 flags! {
     /// Conditions of `*_next_upstream`.
@@ -299,6 +237,12 @@ macro_rules! upstream_family {
                 concat!($prefix, "buffers"), HSL, "number size", "8 4k" => buffers: Buffers = Buffers { number: 8, size: 4096 };
                 /// Limits the part of the buffers that may be on its way to the client.
                 concat!($prefix, "busy_buffers_size"), HSL, "size", "8k" => busy_buffers_size: Size = Size(8192);
+                /// Limits the temp file that holds what does not fit into the buffers; 0 turns temp files off.
+                concat!($prefix, "max_temp_file_size"), HSL, "size", "1024m" => max_temp_file_size: Offset = Offset(1 << 30);
+                /// Limits the size of one write to a temp file.
+                concat!($prefix, "temp_file_write_size"), HSL, "size", "8k" => temp_file_write_size: Size = Size(8192);
+                /// Sets the directory of temp files.
+                concat!($prefix, "temp_path"), HSL, "path [level1 [level2 [level3]]]", concat!($prefix, "temp") => temp_path: TempPath = TempPath::unset(concat!($prefix, "temp"));
                 /// Reads the whole request body before a back end is asked.
                 concat!($prefix, "request_buffering"), HSL, "on | off", "on" => request_buffering: bool = true;
                 /// Goes on with the request when the client has left.
@@ -340,6 +284,8 @@ macro_rules! upstream_family {
                     buffering: self.buffering,
                     buffer_size: *self.buffer_size,
                     buffers: self.buffers.number.saturating_mul(self.buffers.size),
+                    max_temp_file_size: *self.max_temp_file_size,
+                    temp_path: self.temp_path.clone(),
                     request_buffering: self.request_buffering,
                     ignore_client_abort: self.ignore_client_abort,
                     intercept_errors: self.intercept_errors,
@@ -364,6 +310,12 @@ macro_rules! upstream_family {
                 let busy = if raw.busy_buffers_size.is_set() { *self.busy_buffers_size } else { 2 * largest };
                 if busy < largest {
                     return Err(format!("\"{0}busy_buffers_size\" must be equal to or greater than the maximum of the value of \"{0}buffer_size\" and one of the \"{0}buffers\"", $prefix));
+                }
+                if self.max_temp_file_size.0 != 0 && self.max_temp_file_size.0 < largest as u64 {
+                    return Err(format!("\"{0}max_temp_file_size\" must be equal to zero to disable temporary files usage or must be equal to or greater than the maximum of the value of \"{0}buffer_size\" and one of the \"{0}buffers\"", $prefix));
+                }
+                if raw.temp_file_write_size.is_set() && *self.temp_file_write_size < largest {
+                    return Err(format!("\"{0}temp_file_write_size\" must be equal to or greater than the maximum of the value of \"{0}buffer_size\" and one of the \"{0}buffers\"", $prefix));
                 }
                 if busy > (self.buffers.number - 1) * self.buffers.size {
                     return Err(format!("\"{0}busy_buffers_size\" must be less than the size of all \"{0}buffers\" minus one buffer", $prefix));

@@ -12,9 +12,9 @@ use headwater_wire::date;
 use headwater_wire::headers::KnownHeader;
 use headwater_wire::http1::request::Version;
 
+use crate::config::flags::flags;
 use crate::request::{HeadersOut, Request};
 use crate::script::Pattern;
-use crate::upstream::settings::flags;
 
 settings! {
     /// To whom compressed responses are sent, whoever compressed them.
@@ -158,15 +158,17 @@ fn proxied(rules: Proxied, authorized: bool, out: &HeadersOut) -> bool {
         let past = date::parse(expires).zip(now).is_some_and(|(expires, now)| expires < now);
         return rules.has(Proxied::EXPIRED) && past;
     }
-    if out.list.get_known(KnownHeader::CacheControl).is_some() {
+    let has = |known| out.list.get_known(known).is_some();
+    if has(KnownHeader::CacheControl) {
         let says = |word| out.list.get_all_known(KnownHeader::CacheControl).any(|line| lists(line, word));
         return (rules.has(Proxied::NO_CACHE) && says(b"no-cache"))
             || (rules.has(Proxied::NO_STORE) && says(b"no-store"))
             || (rules.has(Proxied::PRIVATE) && says(b"private"));
     }
-    !(rules.has(Proxied::NO_LAST_MODIFIED)
-        && (out.last_modified.is_some() || out.list.get_known(KnownHeader::LastModified).is_some()))
-        && !(rules.has(Proxied::NO_ETAG) && out.etag().is_some())
+    // Only a header that is there already counts, which the time of a file is not yet (as in nginx).
+    let spoilt = |rule, known| rules.has(rule) && has(known);
+    !spoilt(Proxied::NO_LAST_MODIFIED, KnownHeader::LastModified)
+        && !spoilt(Proxied::NO_ETAG, KnownHeader::Etag)
 }
 
 /// Whether a `Cache-Control` line has a directive without a value (nginx: `ngx_http_parse_multi_header_lines`).

@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 
-use flate2::{Compress, Compression, FlushCompress, Status};
+use flate2::{Compress, CompressError, Compression, FlushCompress, Status};
 
 use crate::filters::{BodyFilter, Chunk, End, Next};
 use crate::flow::error_log::Level;
@@ -64,33 +64,24 @@ impl Compressor {
     }
 }
 
-/// Compresses one response.
-pub(super) struct Deflate {
+/// What takes compressed data: the next filter.
+type Emit<'e> = &'e mut dyn FnMut(&[u8]) -> Result<(), SendError>;
+
+/// The compressor and what it has made; knows no requests.
+struct Packer {
     plan: Plan,
     compressor: Option<Compressor>,
-    /// What was collected before compression starts.
-    held: Vec<u8>,
-    holding: bool,
     out: Vec<u8>,
 }
 
-impl Deflate {
-    pub(super) fn new(plan: Plan) -> Self {
-        Self { plan, compressor: None, held: Vec::new(), holding: plan.postpone > 0, out: Vec::new() }
-    }
-
+impl Packer {
     /// Compresses bytes; with a flush mark until all that the compressor has is in `out`. Full buffers are passed on.
-    fn feed(
-        &mut self,
-        r: &Request,
-        input: &[u8],
-        flush: FlushCompress,
-        next: &mut Next<'_>,
-    ) -> Result<(), SendError> {
+    fn feed(&mut self, input: &[u8], flush: FlushCompress, emit: Emit<'_>) -> Result<(), PackError> {
         let mut rest = input;
         loop {
             if self.out.len() >= self.plan.most {
-                self.pass_on(r, End::More, next)?;
+                emit(&self.out)?;
+                self.out.clear();
             }
             if self.out.len() == self.out.capacity() {
                 self.out.reserve(self.plan.buffer.max(64));
@@ -98,10 +89,7 @@ impl Deflate {
             let plan = self.plan;
             let stream = &mut self.compressor.get_or_insert_with(|| Compressor::take(&plan)).stream;
             let (consumed, produced) = (stream.total_in(), self.out.len());
-            let status = stream.compress_vec(rest, &mut self.out, flush).map_err(|error| {
-                r.log(Level::Alert, format_args!("deflate() failed: {error}"));
-                SendError::Broken
-            })?;
+            let status = stream.compress_vec(rest, &mut self.out, flush)?;
             let consumed = usize::try_from(stream.total_in().saturating_sub(consumed)).unwrap_or(usize::MAX);
             rest = rest.get(consumed..).unwrap_or_default();
             let room = self.out.len() < self.out.capacity();
@@ -109,25 +97,90 @@ impl Deflate {
                 return Ok(());
             }
             if room && consumed == 0 && self.out.len() == produced {
-                r.log(Level::Alert, format_args!("deflate() failed: no progress"));
-                return Err(SendError::Broken);
+                return Err(PackError::Stuck);
             }
         }
     }
 
+    /// Gives the compressor back when the stream is complete.
+    fn finish(&mut self) -> Option<Ratio> {
+        let compressor = self.compressor.take()?;
+        let (before, after) = (compressor.stream.total_in(), compressor.stream.total_out());
+        compressor.give_back();
+        Some(Ratio { before, after })
+    }
+}
+
+/// Why compression could not go on.
+#[derive(Debug)]
+enum PackError {
+    Send(SendError),
+    Deflate(CompressError),
+    Stuck,
+}
+
+impl From<SendError> for PackError {
+    fn from(error: SendError) -> Self {
+        Self::Send(error)
+    }
+}
+
+impl From<CompressError> for PackError {
+    fn from(error: CompressError) -> Self {
+        Self::Deflate(error)
+    }
+}
+
+impl PackError {
+    fn report(self, r: &Request) -> SendError {
+        match self {
+            Self::Send(error) => return error,
+            Self::Deflate(error) => r.log(Level::Alert, format_args!("deflate() failed: {error}")),
+            Self::Stuck => r.log(Level::Alert, format_args!("deflate() failed: no progress")),
+        }
+        SendError::Broken
+    }
+}
+
+/// Compresses one response.
+pub(super) struct Deflate {
+    packer: Packer,
+    /// What was collected before compression starts.
+    held: Vec<u8>,
+    holding: bool,
+}
+
+impl Deflate {
+    pub(super) fn new(plan: Plan) -> Self {
+        let packer = Packer { plan, compressor: None, out: Vec::new() };
+        Self { packer, held: Vec::new(), holding: plan.postpone > 0 }
+    }
+
+    fn feed(
+        &mut self,
+        r: &Request,
+        input: &[u8],
+        flush: FlushCompress,
+        next: &mut Next<'_>,
+    ) -> Result<(), SendError> {
+        let mut emit = |out: &[u8]| next.push(r, Chunk::Slice(out), End::More);
+        self.packer.feed(input, flush, &mut emit).map_err(|error| error.report(r))
+    }
+
     fn pass_on(&mut self, r: &Request, end: End, next: &mut Next<'_>) -> Result<(), SendError> {
-        if self.out.is_empty() && end == End::More {
+        let out = &mut self.packer.out;
+        if out.is_empty() && end == End::More {
             return Ok(());
         }
-        let outcome = next.push(r, Chunk::Slice(&self.out), end);
-        self.out.clear();
+        let outcome = next.push(r, Chunk::Slice(out), end);
+        out.clear();
         outcome
     }
 
     /// Keeps bytes while there are too few to start with. Gives whether they were kept.
     fn hold(&mut self, chunk: &Chunk<'_>, end: End) -> Result<bool, SendError> {
         let total = (self.held.len() as u64).saturating_add(chunk.len());
-        if !self.holding || end != End::More || total > self.plan.postpone as u64 {
+        if !self.holding || end != End::More || total > self.packer.plan.postpone as u64 {
             self.holding = false;
             return Ok(false);
         }
@@ -136,14 +189,6 @@ impl Deflate {
             Ok(())
         })?;
         Ok(true)
-    }
-
-    fn finish(&mut self, r: &Request) {
-        if let Some(compressor) = self.compressor.take() {
-            let (before, after) = (compressor.stream.total_in(), compressor.stream.total_out());
-            r.set_extension(Ratio { before, after });
-            compressor.give_back();
-        }
     }
 }
 
@@ -169,7 +214,7 @@ impl BodyFilter for Deflate {
             chunk.read(|bytes| self.feed(r, bytes, FlushCompress::None, next))?;
         }
         match end {
-            End::More if self.plan.no_buffer || self.out.len() >= self.plan.buffer => {
+            End::More if self.packer.plan.no_buffer || self.packer.out.len() >= self.packer.plan.buffer => {
                 self.pass_on(r, End::More, next)
             }
             End::More => Ok(()),
@@ -179,9 +224,89 @@ impl BodyFilter for Deflate {
             }
             End::Last => {
                 self.feed(r, &[], FlushCompress::Finish, next)?;
-                self.finish(r);
+                if let Some(ratio) = self.packer.finish() {
+                    r.set_extension(ratio);
+                }
                 self.pass_on(r, End::Last, next)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use flate2::read::GzDecoder;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PLAN: Plan = Plan { level: 1, window: 15, buffer: 64, most: 128, postpone: 0, no_buffer: false };
+
+    /// Compresses pieces, flushing after each for which it is asked; gives the whole and the length after each piece.
+    fn pack(plan: Plan, pieces: &[(Vec<u8>, bool)]) -> (Vec<u8>, Vec<usize>) {
+        let mut packer = Packer { plan, compressor: None, out: Vec::new() };
+        let (mut whole, mut lengths) = (Vec::new(), Vec::new());
+        for (piece, flush) in pieces {
+            let flush = if *flush { FlushCompress::Sync } else { FlushCompress::None };
+            let mut emit = |out: &[u8]| {
+                whole.extend_from_slice(out);
+                Ok(())
+            };
+            packer.feed(piece, flush, &mut emit).expect("compresses");
+            lengths.push(whole.len() + packer.out.len());
+        }
+        let mut emit = |out: &[u8]| {
+            whole.extend_from_slice(out);
+            Ok(())
+        };
+        packer.feed(&[], FlushCompress::Finish, &mut emit).expect("ends");
+        whole.extend_from_slice(&packer.out);
+        let ratio = packer.finish().expect("a compressor was used");
+        assert_eq!(ratio.after, whole.len() as u64);
+        (whole, lengths)
+    }
+
+    fn unpacked(packed: &[u8]) -> Vec<u8> {
+        let mut plain = Vec::new();
+        GzDecoder::new(packed).read_to_end(&mut plain).expect("is gzip");
+        plain
+    }
+
+    #[test]
+    fn a_flush_brings_out_all_that_was_put_in() {
+        let (packed, lengths) =
+            pack(PLAN, &[(b"hello".to_vec(), true), (Vec::new(), true), (b"x".to_vec(), false)]);
+        let mut start = vec![0; 5];
+        GzDecoder::new(&packed[..lengths[0]]).read_exact(&mut start).expect("the first piece is whole");
+        assert_eq!(start, b"hello");
+        assert_eq!(unpacked(&packed), b"hellox");
+    }
+
+    #[test]
+    fn a_used_compressor_serves_again_from_the_start() {
+        let piece = [(b"some text".to_vec(), false)];
+        let first = pack(PLAN, &piece).0;
+        assert_eq!(pack(PLAN, &piece).0, first);
+        assert_eq!(unpacked(&pack(Plan { level: 9, window: 9, ..PLAN }, &piece).0), b"some text");
+    }
+
+    #[test]
+    fn an_empty_body_is_an_empty_gzip_member() {
+        assert_eq!(unpacked(&pack(PLAN, &[]).0), b"");
+    }
+
+    proptest! {
+        #[test]
+        fn any_pieces_and_flushes_give_the_same_bytes_back(
+            pieces in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..400), any::<bool>()), 0..8),
+            level in 1_u32..=9,
+            window in 9_u8..=15,
+        ) {
+            let plain: Vec<u8> = pieces.iter().flat_map(|(piece, _)| piece.clone()).collect();
+            let (packed, _) = pack(Plan { level, window, ..PLAN }, &pieces);
+            prop_assert_eq!(unpacked(&packed), plain);
         }
     }
 }

@@ -46,7 +46,7 @@ settings! {
         /// Sets the size of the window in which repetitions are found.
         "gzip_window", HSL, "size", "32k" => window: Window = Window(15);
         /// Has no meaning here: the compressor sizes its tables itself.
-        "gzip_hash", HSL, "size", "64k" => hash: Ignored<1, 1> = Ignored;
+        "gzip_hash", HSL, "size", "64k" => hash: Hash = Hash;
         /// Collects this much of a response before compression starts.
         "postpone_gzipping", HSL, "size", "0" => postpone: Size = Size(0);
         /// Passes compressed data on without waiting for full buffers.
@@ -88,6 +88,22 @@ impl Value for Window {
     }
 }
 
+/// `gzip_hash`: checked, and then of no use.
+#[derive(Debug, Clone, Copy)]
+pub struct Hash;
+
+impl Value for Hash {
+    const ARGS: Args = Args::exactly(1);
+
+    fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
+        let size = parse_size(directive.arg(0)).ok_or_else(|| directive.complain("invalid value"))?;
+        if !(9..=17).any(|bits| 1_usize << bits == size) {
+            return Err(directive.complain("must be 512, 1k, 2k, 4k, 8k, 16k, 32k, 64k, or 128k"));
+        }
+        Ignored::<1, 1>::parse(cx, directive).map(|_| Self)
+    }
+}
+
 /// Every location that compresses has it.
 pub fn install(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
     let settings = builder.settings::<GzipSettings>();
@@ -110,7 +126,7 @@ impl Gzip {
         let too_short = || out.content_length.is_some_and(|length| length < *self.settings.min_length as u64);
         matches!(out.status(), 200 | 403 | 404)
             && !no_body
-            && !out.content_encoding().is_some_and(|coding| !coding.is_empty())
+            && out.content_encoding().is_none_or(<[u8]>::is_empty)
             && !too_short()
             && self.settings.types.matches(r, out)
     }

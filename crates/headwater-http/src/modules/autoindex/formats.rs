@@ -100,8 +100,8 @@ fn rounded(size: u64, out: &mut Vec<u8>) {
     const K: u64 = 1 << 10;
     let (unit, letter) = match size {
         0..=9999 => return put!(out, " {size:>6}"),
-        ..0x10_0000 => (K, 'K'),
-        ..0x4000_0000 => (K * K, 'M'),
+        10_000..0x10_0000 => (K, 'K'),
+        0x10_0000..0x4000_0000 => (K * K, 'M'),
         _ => (K * K * K, 'G'),
     };
     let value = (size / unit).saturating_add(u64::from(size % unit >= unit / 2));

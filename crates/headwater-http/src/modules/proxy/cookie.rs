@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use headwater_conf::{Args, Cx, Directive, Result, Value};
 
+use crate::config::flags::flags;
 use crate::request::{PatternWithNames, Request};
 use crate::script::{Complex, Variables};
-use crate::upstream::settings::flags;
 
 /// The rules of one block, or `off`.
 #[derive(Debug, Clone)]

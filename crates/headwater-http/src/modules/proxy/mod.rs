@@ -13,11 +13,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use headwater_conf::context::{HSL, LIMIT_EXCEPT, LOCATION, LOCATION_IF};
-use headwater_conf::value::{Buffers, List, Milliseconds, Number, Size, Text};
+use headwater_conf::value::{Buffers, List, Milliseconds, Number, Offset, Size, Text};
 use headwater_conf::{Args, Cx, Directive, Result, Value, keywords, settings};
 
 use super::Module;
-use crate::config::core::Rate;
+use crate::config::core::{Rate, TempPath};
 use crate::config::{LocationBuilder, LocationKind};
 use crate::flow::error_log::Level;
 use crate::flow::phases::{Handler, Outcome};
@@ -132,6 +132,8 @@ fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
     let Some(pass) = builder.own::<ProxyRaw>().and_then(|raw| raw.pass.get().cloned().flatten()) else {
         return Ok(());
     };
+    let directory = family.temp_path.directory(&builder.cx.prefix);
+    builder.needs_directory(directory);
     let upstream = url::upstream(builder, &pass)?;
     let prefix = matches!(builder.decl.kind, LocationKind::Exact | LocationKind::Prefix(_));
     let location_name = if prefix { builder.decl.name.clone() } else { Box::default() };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use headwater_wire::headers::HeaderList;
 use headwater_wire::http1::chunked::{ChunkedDecoder, LAST_CHUNK, encode_chunk_header};
-use headwater_wire::http1::request::Progress;
+use headwater_wire::http1::request::{Progress, Version};
 use headwater_wire::http1::response::ResponseParser;
 use headwater_wire::http1::semantics::{ResponseFraming, response_connection_close, response_framing};
 use headwater_wire::method::Method;
@@ -48,6 +48,22 @@ impl Http1 {
             chunked_request: false,
             complete: false,
         }
+    }
+
+    /// Passes `103 Early Hints` on; other interim responses concern nobody but us.
+    fn pass_hints(&self, r: &Request, hints: &HeaderList) {
+        let wanted = r.is_main() && r.exchange.head.version() >= Version::Http11;
+        if !wanted || r.header_sent.get() || !r.loc().core.early_hints.any(r) {
+            return;
+        }
+        let mut head = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
+        for line in hints.iter().filter(|line| !self.location.conf.hide.contains(line.known, line.name)) {
+            for part in [line.name, b": ", line.value, b"\r\n"] {
+                head.extend_from_slice(part);
+            }
+        }
+        head.extend_from_slice(b"\r\n");
+        r.send_interim(&head);
     }
 
     fn take_head(&mut self, r: &Request, buffer: &[u8], length: usize, head: &mut ResponseHead) -> Header {
@@ -156,7 +172,11 @@ impl Protocol for Http1 {
                 Ok(Progress::Complete { len }) => {
                     let status = self.parser.status_line().map_or(0, |line| line.status);
                     if (100..200).contains(&status) && !(status == 101 && wants_upgrade(r)) {
-                        // Interim responses are not passed on.
+                        if status == 103 {
+                            let head = rest.get(..len).unwrap_or_default().to_vec();
+                            let (_, lines) = self.parser.take();
+                            self.pass_hints(r, &HeaderList::adopt(head, lines));
+                        }
                         self.skipped = self.skipped.saturating_add(len);
                         self.parser = ResponseParser::new();
                         continue;
