@@ -222,23 +222,7 @@ async fn read_rest(
                 return complete(connection, &mut parser, len);
             }
             Ok(Progress::Partial) => {}
-            Err(error) => {
-                connection.log(
-                    Level::Info,
-                    format_args!(
-                        "{} while reading client request {}",
-                        error.message(),
-                        if parser.request_line().is_some() { "headers" } else { "line" }
-                    ),
-                );
-                let length = connection.input.borrow().len();
-                let mut head = partial_head(connection, &mut parser, length);
-                if error == HeadError::InvalidHttp09Method {
-                    head.line.version = Version::Http09;
-                }
-                connection.input.borrow_mut().clear();
-                return Head::Refused(Box::new(head), error.status());
-            }
+            Err(error) => return refuse(connection, &mut parser, error),
         }
         let left = deadline.saturating_duration_since(headwater_io::clock::now());
         match connection.fill(left).await {
@@ -272,6 +256,19 @@ async fn read_rest(
             }
         }
     }
+}
+
+/// A head that cannot be parsed further: what there is of it is answered.
+fn refuse(connection: &Connection, parser: &mut RequestParser, error: HeadError) -> Head {
+    let part = if parser.request_line().is_some() { "headers" } else { "line" };
+    connection.log(Level::Info, format_args!("{} while reading client request {part}", error.message()));
+    let length = connection.input.borrow().len();
+    let mut head = partial_head(connection, parser, length);
+    if error == HeadError::InvalidHttp09Method {
+        head.line.version = Version::Http09;
+    }
+    connection.input.borrow_mut().clear();
+    Head::Refused(Box::new(head), error.status())
 }
 
 fn log_invalid_lines(connection: &Connection, parser: &RequestParser, len: usize) {
