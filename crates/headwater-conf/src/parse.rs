@@ -87,6 +87,12 @@ pub struct Block {
 }
 
 impl Directive {
+    /// The directive without its block, to remember where something was said.
+    #[must_use]
+    pub fn head(&self) -> Directive {
+        Directive { name: self.name.clone(), args: self.args.clone(), block: None, line: self.line }
+    }
+
     /// The directive's name as text.
     #[must_use]
     pub fn name(&self) -> Cow<'_, str> {

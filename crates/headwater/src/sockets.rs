@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use headwater_conf::diagnostic::os_error;
-use headwater_http::config::Conf;
 use headwater_http::config::listen::ListenerKey;
+use headwater_http::config::{Conf, Listener};
 use headwater_io::{Addr, ListenOptions, ListenSocket};
 
 use crate::journal::Journal;
@@ -44,37 +44,30 @@ pub(crate) struct CannotBind;
 /// Where a whole family is listened on at a port, its single addresses are not bound unless they have options of their
 /// own: the worker tells connections apart by their local address.
 pub(crate) fn wanted(conf: &Conf) -> Vec<Wanted> {
-    let all = conf.listeners.iter().map(|(key, listener)| (key.clone(), listener.options.clone()));
-    select(all.collect())
+    let with_bind = |listener: &Listener| (listener.key.clone(), listener.options.clone(), listener.bind);
+    select(conf.listeners.values().map(with_bind).collect())
 }
 
-fn select(mut all: Vec<Wanted>) -> Vec<Wanted> {
-    let wildcards: Vec<SocketAddr> = all.iter().filter_map(|(_, options)| wildcard(options)).collect();
-    all.retain(|(_, options)| match options.addr.inet() {
+/// Key, socket options, and whether the address is bound beside a wildcard.
+type Candidate = (ListenerKey, ListenOptions, bool);
+
+fn select(mut all: Vec<Candidate>) -> Vec<Wanted> {
+    let wildcards: Vec<SocketAddr> = all.iter().filter_map(|(_, options, _)| wildcard(options)).collect();
+    all.retain(|(_, options, bind)| match options.addr.inet() {
         Some(addr) if wildcard(options).is_none() => {
             let covered = |wild: &SocketAddr| wild.port() == addr.port() && wild.is_ipv4() == addr.is_ipv4();
-            !wildcards.iter().any(covered) || has_own_options(options)
+            *bind || !wildcards.iter().any(covered)
         }
         _ => true,
     });
-    all.sort_by_key(|(_, options)| {
-        (
-            options.addr.port(),
-            wildcard(options).is_some(),
-            Reverse(has_own_options(options)),
-            options.addr.to_string(),
-        )
+    all.sort_by_key(|(_, options, bind)| {
+        (options.addr.port(), wildcard(options).is_some(), Reverse(*bind), options.addr.to_string())
     });
-    all
+    all.into_iter().map(|(key, options, _)| (key, options)).collect()
 }
 
 fn wildcard(options: &ListenOptions) -> Option<SocketAddr> {
     options.addr.inet().filter(|addr| addr.ip().is_unspecified())
-}
-
-/// Whether a `listen` gave the address options of the socket, so that nginx binds it by itself.
-fn has_own_options(options: &ListenOptions) -> bool {
-    *options != ListenOptions::new(options.addr.clone())
 }
 
 impl Sockets {
@@ -209,11 +202,8 @@ mod tests {
         let all = addresses.iter().map(|text| {
             let addr =
                 text.strip_prefix("unix:").map_or_else(|| Addr::Inet(text.parse().unwrap()), Addr::unix);
-            let mut options = ListenOptions::new(addr.clone());
-            if with_options.contains(text) {
-                options.backlog = 7;
-            }
-            (Arc::new(addr), options)
+            let options = ListenOptions::new(addr.clone());
+            (Arc::new(addr), options, with_options.contains(text))
         });
         select(all.collect()).iter().map(|(key, _)| key.to_string()).collect()
     }

@@ -403,6 +403,7 @@ fn build_listeners(cx: &mut Cx<'_>, decl: &HttpDecl) -> Result<FxHashMap<Listene
             let listener = listeners.entry(key.clone()).or_insert_with(|| Listener {
                 key: key.clone(),
                 options: listen.options.clone(),
+                bind: false,
                 proxy_protocol: listen.proxy_protocol,
                 names: ServerNames::with_default(id),
             });
@@ -413,6 +414,7 @@ fn build_listeners(cx: &mut Cx<'_>, decl: &HttpDecl) -> Result<FxHashMap<Listene
                     return Err(listen.directive.error(message));
                 }
                 *has_options = true;
+                listener.bind = true;
                 listener.options = listen.options.clone();
             }
             if listen.proxy_protocol && !listener.proxy_protocol {

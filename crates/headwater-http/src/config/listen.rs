@@ -55,10 +55,11 @@ pub fn listen(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
 }
 
 fn parameter(directive: &Directive, index: usize, listen: &mut Listen) -> Result<()> {
-    let word = directive.arg(index);
-    let invalid = || directive.invalid_parameter(index);
-    let options = &mut listen.options;
-    match word {
+    let missing = |module: &str| {
+        let message = format!("the \"{}\" parameter requires {module}", directive.word(index).str());
+        Err(directive.error_at(index, message))
+    };
+    match directive.arg(index) {
         b"default_server" | b"default" => {
             listen.default_server = true;
             return Ok(());
@@ -68,64 +69,46 @@ fn parameter(directive: &Directive, index: usize, listen: &mut Listen) -> Result
             return Ok(());
         }
         b"bind" => {}
-        b"deferred" => options.deferred = true,
-        b"reuseport" => options.reuseport = true,
-        b"multipath" => {}
-        b"ssl" => {
-            let message = "the \"ssl\" parameter requires ngx_http_ssl_module";
-            return Err(directive.error_at(index, message));
-        }
-        b"http2" => {
-            return Err(directive.error_at(index, "the \"http2\" parameter requires ngx_http_v2_module"));
-        }
-        b"quic" => {
-            return Err(directive.error_at(index, "the \"quic\" parameter requires ngx_http_v3_module"));
-        }
-        _ => {
-            let Some((name, value)) = split_once(word, b'=') else { return Err(invalid()) };
-            match name {
-                b"backlog" => {
-                    let value = parse_number(value).and_then(|n| i32::try_from(n).ok()).filter(|n| *n > 0);
-                    options.backlog = value.ok_or_else(|| named(directive, index, "backlog"))?;
-                }
-                b"rcvbuf" => {
-                    options.rcvbuf =
-                        Some(parse_size(value).ok_or_else(|| named(directive, index, "rcvbuf"))?);
-                }
-                b"sndbuf" => {
-                    options.sndbuf =
-                        Some(parse_size(value).ok_or_else(|| named(directive, index, "sndbuf"))?);
-                }
-                b"fastopen" => {
-                    let value = parse_number(value).and_then(|n| i32::try_from(n).ok());
-                    options.fastopen = Some(value.ok_or_else(|| named(directive, index, "fastopen"))?);
-                }
-                b"ipv6only" => {
-                    options.ipv6only = Some(match value {
-                        b"on" => true,
-                        b"off" => false,
-                        _ => {
-                            let text = String::from_utf8_lossy(value).into_owned();
-                            return Err(
-                                directive.error_at(index, format!("invalid ipv6only flags \"{text}\""))
-                            );
-                        }
-                    });
-                }
-                b"so_keepalive" => options.keepalive = Some(keepalive(directive, index, value)?),
-                b"setfib" | b"accept_filter" => {
-                    let name = String::from_utf8_lossy(name).into_owned();
-                    let message = format!(
-                        "{name} \"{}\" is not supported on this platform, ignored",
-                        String::from_utf8_lossy(value)
-                    );
-                    return Err(directive.error_at(index, message));
-                }
-                _ => return Err(invalid()),
-            }
-        }
+        b"deferred" => listen.options.deferred = true,
+        b"reuseport" => listen.options.reuseport = true,
+        b"ssl" => return missing("ngx_http_ssl_module"),
+        b"http2" => return missing("ngx_http_v2_module"),
+        b"quic" => return missing("ngx_http_v3_module"),
+        _ => socket_option(directive, index, &mut listen.options)?,
     }
     listen.set = true;
+    Ok(())
+}
+
+/// Reads a parameter with a value.
+fn socket_option(directive: &Directive, index: usize, options: &mut ListenOptions) -> Result<()> {
+    let word = directive.arg(index);
+    let Some((name, value)) = split_once(word, b'=') else { return Err(directive.invalid_parameter(index)) };
+    let bad = |name: &str| named(directive, index, name);
+    match name {
+        b"backlog" => {
+            let value = parse_number(value).and_then(|n| i32::try_from(n).ok()).filter(|n| *n > 0);
+            options.backlog = value.ok_or_else(|| bad("backlog"))?;
+        }
+        b"rcvbuf" => options.rcvbuf = Some(parse_size(value).ok_or_else(|| bad("rcvbuf"))?),
+        b"sndbuf" => options.sndbuf = Some(parse_size(value).ok_or_else(|| bad("sndbuf"))?),
+        b"fastopen" => {
+            let value = parse_number(value).and_then(|n| i32::try_from(n).ok());
+            options.fastopen = Some(value.ok_or_else(|| bad("fastopen"))?);
+        }
+        b"ipv6only" => {
+            options.ipv6only = Some(match value {
+                b"on" => true,
+                b"off" => false,
+                _ => {
+                    let text = String::from_utf8_lossy(value).into_owned();
+                    return Err(directive.error_at(index, format!("invalid ipv6only flags \"{text}\"")));
+                }
+            });
+        }
+        b"so_keepalive" => options.keepalive = Some(keepalive(directive, index, value)?),
+        _ => return Err(directive.invalid_parameter(index)),
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ pub mod listen;
 pub mod lookup;
 pub mod main;
 pub mod mime_types;
+pub mod values;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub struct Listener {
     pub key: ListenerKey,
     /// Socket options.
     pub options: headwater_io::listener::ListenOptions,
+    /// Whether socket options or `bind` were given, so that it is bound beside a wildcard of the same port.
+    pub bind: bool,
     /// Whether connections start with a PROXY protocol head.
     pub proxy_protocol: bool,
     /// Its servers by name.

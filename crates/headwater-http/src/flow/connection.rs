@@ -225,35 +225,12 @@ async fn read_rest(
             Err(error) => return refuse(connection, &mut parser, error),
         }
         let left = deadline.saturating_duration_since(headwater_io::clock::now());
-        match connection.fill(left).await {
-            Ok(_) => {}
-            Err(ReadError::TimedOut) => {
-                connection.log(
-                    Level::Info,
-                    format_args!(
-                        "client timed out (110: Connection timed out) while reading client request headers"
-                    ),
-                );
+        if let Err(error) = connection.fill(left).await {
+            if matches!(error, ReadError::TimedOut) {
                 reset_if_asked(connection, generation);
-                return Head::Close;
             }
-            Err(ReadError::Closed) => {
-                connection.log(
-                    Level::Info,
-                    format_args!("client prematurely closed connection while reading client request headers"),
-                );
-                return Head::Close;
-            }
-            Err(ReadError::Failed(error)) => {
-                connection.log(
-                    Level::Info,
-                    format_args!(
-                        "recv() failed {} while reading client request headers",
-                        super::os_error(&error)
-                    ),
-                );
-                return Head::Close;
-            }
+            log_unread_head(connection, &error);
+            return Head::Close;
         }
     }
 }
@@ -269,6 +246,15 @@ fn refuse(connection: &Connection, parser: &mut RequestParser, error: HeadError)
     }
     connection.input.borrow_mut().clear();
     Head::Refused(Box::new(head), error.status())
+}
+
+fn log_unread_head(connection: &Connection, error: &ReadError) {
+    let reason = match error {
+        ReadError::TimedOut => "client timed out (110: Connection timed out)".to_owned(),
+        ReadError::Closed => "client prematurely closed connection".to_owned(),
+        ReadError::Failed(error) => format!("recv() failed {}", super::os_error(error)),
+    };
+    connection.log(Level::Info, format_args!("{reason} while reading client request headers"));
 }
 
 fn log_invalid_lines(connection: &Connection, parser: &RequestParser, len: usize) {

@@ -196,8 +196,7 @@ async fn find_and_run<'a>(r: &'a Request) -> Outcome<'a> {
 
 /// Runs the phases of the location that was found.
 async fn run_location<'a>(r: &'a Request) -> Outcome<'a> {
-    loop {
-        let Some(program) = &r.loc().rewrite else { break };
+    while let Some(program) = &r.loc().rewrite {
         match program.run(r) {
             Rewritten::Continue => break,
             Rewritten::Outcome(outcome) => return outcome,

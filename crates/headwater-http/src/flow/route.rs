@@ -125,7 +125,8 @@ fn limit_keepalive(r: &Request) {
 fn is_disabled(r: &Request) -> bool {
     let disable = &r.loc().core.keepalive_disable;
     let posted = r.exchange.head.line.method == headwater_wire::method::Method::Post;
-    if !disable.safari && !(disable.msie6 && posted) {
+    let concerned = disable.safari || (disable.msie6 && posted);
+    if !concerned {
         return false;
     }
     let Some(agent) = r.header_in(b"user-agent") else { return false };

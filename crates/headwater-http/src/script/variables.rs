@@ -281,7 +281,7 @@ impl Variables {
 }
 
 /// The name of a variable argument such as `$foo`, or nginx's `invalid variable name "foo"`.
-pub fn variable_name<'d>(directive: &'d Directive, index: usize) -> Result<&'d str> {
+pub fn variable_name(directive: &Directive, index: usize) -> Result<&str> {
     let word = directive.arg(index);
     let name = word.strip_prefix(b"$").and_then(|name| std::str::from_utf8(name).ok());
     name.filter(|name| !name.is_empty()).ok_or_else(|| {

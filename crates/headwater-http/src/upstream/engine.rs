@@ -44,6 +44,8 @@ pub(super) struct Engine<'a> {
     pub(super) spool: Option<Spool>,
     /// Body bytes received that wait until the client took what came of those before.
     pub(super) held: Bytes,
+    /// The peer of the present attempt.
+    picked: Option<Picked>,
     /// The request's head, and its body when that is small.
     request: Vec<u8>,
     /// Whether the client's body is sent on while it comes in.
@@ -71,20 +73,10 @@ pub async fn run(
     owner: usize,
     mut protocol: Box<dyn Protocol>,
 ) -> Outcome<'static> {
-    if conf.pass_request_body && conf.request_buffering {
-        match r.read_body().await {
-            Ok(()) => {}
-            Err(BodyError::Status(status)) => return Outcome::Status(status),
-            Err(BodyError::Gone(status)) => return Outcome::Close(status),
-        }
-    }
-    if conf.pass_request_body
-        && !conf.request_buffering
-        && let Err(BodyError::Status(status) | BodyError::Gone(status)) = r.preread_body()
-    {
-        return Outcome::Status(status);
-    }
-    let streams_body = conf.pass_request_body && !conf.request_buffering && !r.exchange.body.is_complete();
+    let streams_body = match prepare_body(r, conf).await {
+        Ok(streams) => streams,
+        Err(outcome) => return outcome,
+    };
     let mut request = Vec::with_capacity(1024);
     if let Err(status) = protocol.create_request(r, &mut request) {
         return Outcome::Status(status);
@@ -99,6 +91,7 @@ pub async fn run(
         timer: Timer::new(),
         rest: Vec::new(),
         spool: None,
+        picked: None,
         held: Bytes::new(),
         request,
         streams_body,
@@ -106,31 +99,14 @@ pub async fn run(
         start: headwater_io::clock::now(),
         attempt_ms: 0,
     };
-    let end = if conf.ignore_client_abort || streams_body || !r.is_main() {
-        engine.attempts().await
-    } else {
-        let connection = r.connection().clone();
-        let outcome = tokio::select! {
-            biased;
-            end = engine.attempts() => Some(end),
-            () = connection.closed() => None,
-        };
-        match outcome {
-            Some(end) => end,
-            None => {
-                let already = if r.header_sent.get() { "" } else { ", so upstream connection is closed too" };
-                engine.log(Level::Info, format_args!("client prematurely closed connection{already}"));
-                engine.protocol.abort_request(r);
-                End::Outcome(Outcome::Close(499))
-            }
-        }
-    };
+    let end = engine.attempts_while_client_waits().await;
     engine.note_end();
     let outcome = match end {
         End::Outcome(outcome) => outcome,
         End::Failed(failure, _) => Outcome::Status(failure.status()),
         End::Upgraded(link, early) => tunnel::run(r, conf, *link, early).await,
     };
+    engine.release();
     let status = r.headers_out.borrow().status();
     engine.protocol.finalize_request(r, status);
     r.action.set("");
@@ -138,7 +114,49 @@ pub async fn run(
     outcome
 }
 
+/// Reads the request body, or as much of it as came with the head when it is sent on as it comes; gives whether there is more to
+/// send on.
+async fn prepare_body(r: &Request, conf: &UpstreamConf) -> Result<bool, Outcome<'static>> {
+    if !conf.pass_request_body {
+        return Ok(false);
+    }
+    let read = if conf.request_buffering { r.read_body().await } else { r.preread_body() };
+    match read {
+        Ok(()) => Ok(!conf.request_buffering && !r.exchange.body.is_complete()),
+        Err(BodyError::Status(status)) => Err(Outcome::Status(status)),
+        Err(BodyError::Gone(status)) => Err(Outcome::Close(status)),
+    }
+}
+
 impl Engine<'_> {
+    /// Tries peers; a client that leaves ends that, unless its leaving is not to matter or its body is still coming.
+    async fn attempts_while_client_waits(&mut self) -> End {
+        let r = self.r;
+        if self.conf.ignore_client_abort || self.streams_body || !r.is_main() {
+            return self.attempts().await;
+        }
+        let connection = r.connection().clone();
+        let end = tokio::select! {
+            biased;
+            end = self.attempts() => Some(end),
+            () = connection.closed() => None,
+        };
+        if let Some(end) = end {
+            return end;
+        }
+        let already = if r.header_sent.get() { "" } else { ", so upstream connection is closed too" };
+        self.log(Level::Info, format_args!("client prematurely closed connection{already}"));
+        self.protocol.abort_request(r);
+        End::Outcome(Outcome::Close(499))
+    }
+
+    /// Gives the peer back, once, when the back end has done its part.
+    pub(super) fn release(&mut self) {
+        if let Some(picked) = self.picked.take() {
+            self.group.release(&picked, &mut Tried::default(), false);
+        }
+    }
+
     /// Tries peers until one answers or there is no reason to go on.
     async fn attempts(&mut self) -> End {
         let mut tried = self.group.start();
@@ -153,10 +171,12 @@ impl Engine<'_> {
                 return End::Outcome(Outcome::Status(502));
             };
             self.push_state(&picked.peer.name);
+            self.picked = Some(picked.clone());
             let end = self.attempt(&picked).await;
-            self.note_end();
             match end {
                 End::Failed(failure, attempt) => {
+                    self.note_end();
+                    self.picked = None;
                     self.group.release(&picked, &mut tried, failure.blames_peer());
                     self.set_status(failure.status());
                     if !self.again(&mut tried, attempt, failure) {
@@ -166,10 +186,7 @@ impl Engine<'_> {
                     self.head = ResponseHead::default();
                     self.rest.clear();
                 }
-                other => {
-                    self.group.release(&picked, &mut tried, false);
-                    return other;
-                }
+                other => return other,
             }
         }
     }
