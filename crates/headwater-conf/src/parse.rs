@@ -87,10 +87,11 @@ pub struct Block {
 }
 
 impl Directive {
-    /// The directive without its block, to remember where something was said.
+    /// The directive with its block empty, to remember where something was said.
     #[must_use]
     pub fn head(&self) -> Directive {
-        Directive { name: self.name.clone(), args: self.args.clone(), block: None, line: self.line }
+        let block = self.block.as_ref().map(|block| Block { end_line: block.end_line, ..Block::default() });
+        Directive { name: self.name.clone(), args: self.args.clone(), block, line: self.line }
     }
 
     /// The directive's name as text.
