@@ -125,11 +125,8 @@ impl Handler for TryFiles {
             if metadata.is_dir() != *directory {
                 continue;
             }
-            let mut uri = name.into_owned();
-            if *directory {
-                uri.push(b'/');
-            }
-            *r.uri.borrow_mut() = Bytes::from(uri);
+            // A directory is found without the slash that asked for it, so that the client is redirected to the one with it.
+            *r.uri.borrow_mut() = Bytes::from(name.into_owned());
             r.valid_unparsed_uri.set(false);
             return Outcome::Declined;
         }

@@ -277,6 +277,9 @@ pub struct PatternWithNames {
     pub names: Box<[(crate::script::VarIndex, usize)]>,
 }
 
+/// The patterns of the configuration being loaded: thousands of servers say the same few.
+type Patterns = std::collections::HashMap<(Box<[u8]>, bool), Pattern>;
+
 impl PatternWithNames {
     /// Compiles an argument; named groups are declared as variables.
     pub fn compile(
@@ -286,8 +289,16 @@ impl PatternWithNames {
         source: &[u8],
         ignore_case: bool,
     ) -> headwater_conf::Result<Self> {
-        let pattern =
-            Pattern::compile(source, ignore_case).map_err(|message| directive.error_at(index, message))?;
+        let known = cx.state::<Patterns>().get(&(source.into(), ignore_case)).cloned();
+        let pattern = match known {
+            Some(pattern) => pattern,
+            None => {
+                let pattern = Pattern::compile(source, ignore_case)
+                    .map_err(|message| directive.error_at(index, message))?;
+                cx.state::<Patterns>().insert((source.into(), ignore_case), pattern.clone());
+                pattern
+            }
+        };
         let mut names = Vec::new();
         for (name, group) in pattern.names() {
             let variable = cx

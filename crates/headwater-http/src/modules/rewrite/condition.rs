@@ -69,9 +69,11 @@ impl Condition {
                 comparison(cx, directive, variable, operator, value)
             }
             [variable, operator]
-                if variable.starts_with(b"$") && (*operator == b"=" || *operator == b"!=") =>
+                if variable.starts_with(b"$")
+                    && (*operator == b"=" || *operator == b"!=")
+                    && directive.args.len() == 4 =>
             {
-                // The value was an empty quoted word.
+                // The value was an empty quoted word, which the closing bracket follows as a word of its own.
                 let variable = variable_index(cx, directive, variable)?;
                 comparison(cx, directive, variable, operator, b"")
             }

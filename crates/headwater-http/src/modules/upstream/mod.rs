@@ -245,6 +245,9 @@ pub fn resolve(directive: &Directive, index: usize, text: &str, default_port: u1
         }
         return Ok(vec![Addr::unix(path)]);
     }
+    if text.contains(['/', '?']) {
+        return Err(fail(format!("invalid host in upstream \"{text}\"")));
+    }
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, after)) => (host, after.strip_prefix(':')),
         None => match text.split_once(':') {
