@@ -426,6 +426,9 @@ impl Engine<'_> {
                 Some(self.invalid("upstream sent too big header", attempt))
             }
             Header::Again => {
+                if self.head.status != 0 {
+                    self.set_status(self.head.status);
+                }
                 if fresh {
                     buffer.extend_from_slice(bytes);
                 }
