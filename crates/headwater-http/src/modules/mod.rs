@@ -10,6 +10,9 @@ pub mod geo;
 pub mod gzip_static;
 pub mod headers;
 pub mod index;
+pub mod limit_conn;
+pub mod limit_req;
+mod limit_zone;
 pub mod log;
 pub mod map;
 mod names;
@@ -69,6 +72,8 @@ pub static MODULES: &[&Module] = &[
     &referer::MODULE,
     &rewrite::MODULE,
     &realip::MODULE,
+    &limit_req::MODULE,
+    &limit_conn::MODULE,
     &access::MODULE,
     &auth_basic::MODULE,
     &headers::MODULE,
