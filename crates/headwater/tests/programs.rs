@@ -2,7 +2,8 @@
 //!
 //! Runs headwater (or `SUBJECT`) on loopback with free ports; every program is bounded in time and ends with the test.
 
-use std::env;
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};

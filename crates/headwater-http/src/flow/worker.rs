@@ -334,3 +334,15 @@ impl<F: Future> Future for CatchPanic<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_panic_is_caught_and_its_text_kept() {
+        let outcome = CatchPanic(Box::pin(async { panic!("one {}", 1) })).await;
+        assert_eq!(outcome.map(|()| ""), Err("one 1".to_owned()));
+        assert_eq!(CatchPanic(Box::pin(async { 7 })).await, Ok(7));
+    }
+}

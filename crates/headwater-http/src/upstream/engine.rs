@@ -4,7 +4,7 @@
 //! content handlers. nginx's counterpart: `ngx_http_upstream.c` up to `ngx_http_upstream_send_response`.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Instant;
@@ -27,7 +27,7 @@ use crate::flow::error_log::Level;
 use crate::flow::os_error;
 use crate::flow::phases::{Outcome, Redirect};
 use crate::request::Request;
-use crate::request::body::{BodyError, Stored};
+use crate::request::body::BodyError;
 use crate::request::upstream_state::UpstreamState;
 
 /// One request's work with back ends.
@@ -45,9 +45,9 @@ pub(super) struct Engine<'a> {
     /// Body bytes received that wait until the client took what came of those before.
     pub(super) held: Bytes,
     /// The request's head, and its body when that is small.
-    request: Vec<u8>,
+    pub(super) request: Vec<u8>,
     /// Whether the client's body is sent on while it comes in.
-    streams_body: bool,
+    pub(super) streams_body: bool,
     owner: usize,
     start: Instant,
     attempt_ms: u64,
@@ -264,113 +264,6 @@ impl Engine<'_> {
         }
     }
 
-    /// Sends the request's head and body.
-    async fn send(&mut self, stream: &mut Stream, attempt: Attempt) -> Result<(), End> {
-        let r = self.r;
-        let body =
-            if self.conf.pass_request_body { r.exchange.body.stored.borrow().clone() } else { Stored::None };
-        let streams = self.streams_body;
-        let request = std::mem::take(&mut self.request);
-        let sent = match &body {
-            Stored::Memory(bytes) => self.write_all(stream, &request, bytes).await,
-            _ => self.write_all(stream, &request, &[]).await,
-        };
-        self.request = request;
-        sent.map_err(|failure| End::Failed(failure, attempt))?;
-        if let Some(file) = body.file() {
-            self.send_file(stream, &file, body.len())
-                .await
-                .map_err(|failure| End::Failed(failure, attempt))?;
-        }
-        if streams {
-            self.stream_body(stream, attempt).await?;
-        }
-        Ok(())
-    }
-
-    /// Sends the body piece by piece as the client sends it.
-    async fn stream_body(&mut self, stream: &mut Stream, attempt: Attempt) -> Result<(), End> {
-        let mut piece = Vec::new();
-        let mut encoded = Vec::new();
-        loop {
-            piece.clear();
-            encoded.clear();
-            let more = match self.r.read_body_piece(&mut piece).await {
-                Ok(more) => more,
-                Err(BodyError::Status(status)) => return Err(End::Outcome(Outcome::Status(status))),
-                Err(BodyError::Gone(status)) => return Err(End::Outcome(Outcome::Close(status))),
-            };
-            let last = !more || self.r.exchange.body.is_complete();
-            self.protocol.encode_body(&piece, last, &mut encoded);
-            let sent = self.write_all(stream, &encoded, &[]).await;
-            sent.map_err(|failure| End::Failed(failure, attempt))?;
-            if last {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn write_all(&mut self, stream: &mut Stream, first: &[u8], second: &[u8]) -> Result<(), Failure> {
-        let total = first.len().saturating_add(second.len());
-        let mut done = 0_usize;
-        while done < total {
-            let rest = first.get(done..).unwrap_or_default();
-            let after = second.get(done.saturating_sub(first.len())..).unwrap_or_default();
-            let write = poll_fn(|cx| {
-                if after.is_empty() || second.is_empty() {
-                    stream.poll_write(cx, rest)
-                } else if rest.is_empty() {
-                    stream.poll_write(cx, after)
-                } else {
-                    stream.poll_write_vectored(cx, &[IoSlice::new(rest), IoSlice::new(after)])
-                }
-            });
-            let sent = with_timeout(&self.timer, self.conf.send_timeout, write).await;
-            let sent = self.sent(sent)?;
-            done = done.saturating_add(sent);
-        }
-        Ok(())
-    }
-
-    async fn send_file(
-        &mut self,
-        stream: &mut Stream,
-        file: &std::fs::File,
-        length: u64,
-    ) -> Result<(), Failure> {
-        let mut offset = 0;
-        while offset < length {
-            let count = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX).min(2 << 20);
-            let write = poll_fn(|cx| stream.poll_sendfile(cx, file, &mut offset, count));
-            let sent = with_timeout(&self.timer, self.conf.send_timeout, write).await;
-            self.sent(sent)?;
-        }
-        Ok(())
-    }
-
-    fn sent(
-        &self,
-        outcome: Result<io::Result<usize>, headwater_io::timer::Elapsed>,
-    ) -> Result<usize, Failure> {
-        match outcome {
-            Ok(Ok(0)) => Err(Failure::Error),
-            Ok(Ok(sent)) => {
-                if let Some(state) = self.r.upstream.borrow_mut().current() {
-                    state.bytes_sent = state.bytes_sent.saturating_add(sent as u64);
-                }
-                Ok(sent)
-            }
-            Ok(Err(error)) => {
-                self.log(Level::Error, format_args!("send() failed {}", os_error(&error)));
-                Err(Failure::Error)
-            }
-            Err(_) => {
-                self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
-                Err(Failure::Timeout)
-            }
-        }
-    }
-
     /// Reads until the head is complete; body bytes that came with it are passed on at once.
     async fn read_head(&mut self, stream: &mut Stream, attempt: Attempt) -> Result<Step, End> {
         let timer = self.timer.clone();
@@ -426,6 +319,9 @@ impl Engine<'_> {
                 Some(self.invalid("upstream sent too big header", attempt))
             }
             Header::Again => {
+                if self.head.status != 0 {
+                    self.set_status(self.head.status);
+                }
                 if fresh {
                     buffer.extend_from_slice(bytes);
                 }

@@ -177,6 +177,7 @@ impl Protocol for Http1 {
                             let (_, lines) = self.parser.take();
                             self.pass_hints(r, &HeaderList::adopt(head, lines));
                         }
+                        head.status = status;
                         self.skipped = self.skipped.saturating_add(len);
                         self.parser = ResponseParser::new();
                         continue;
