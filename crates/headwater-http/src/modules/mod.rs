@@ -16,6 +16,7 @@ mod limit_zone;
 pub mod log;
 pub mod map;
 mod names;
+pub mod open_files;
 pub mod proxy;
 pub mod realip;
 pub mod referer;
