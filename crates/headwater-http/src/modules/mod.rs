@@ -21,6 +21,7 @@ pub mod proxy;
 pub mod realip;
 pub mod referer;
 pub mod rewrite;
+pub mod secure_link;
 pub mod split_clients;
 pub mod static_files;
 pub mod stub_status;
@@ -71,6 +72,7 @@ pub static MODULES: &[&Module] = &[
     &geo::MODULE,
     &split_clients::MODULE,
     &referer::MODULE,
+    &secure_link::MODULE,
     &rewrite::MODULE,
     &realip::MODULE,
     &limit_req::MODULE,
