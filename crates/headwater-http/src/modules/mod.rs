@@ -10,13 +10,18 @@ pub mod geo;
 pub mod gzip_static;
 pub mod headers;
 pub mod index;
+pub mod limit_conn;
+pub mod limit_req;
+mod limit_zone;
 pub mod log;
 pub mod map;
 mod names;
+pub mod open_files;
 pub mod proxy;
 pub mod realip;
 pub mod referer;
 pub mod rewrite;
+pub mod secure_link;
 pub mod split_clients;
 pub mod static_files;
 pub mod stub_status;
@@ -67,8 +72,11 @@ pub static MODULES: &[&Module] = &[
     &geo::MODULE,
     &split_clients::MODULE,
     &referer::MODULE,
+    &secure_link::MODULE,
     &rewrite::MODULE,
     &realip::MODULE,
+    &limit_req::MODULE,
+    &limit_conn::MODULE,
     &access::MODULE,
     &auth_basic::MODULE,
     &headers::MODULE,

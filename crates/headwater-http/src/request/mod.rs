@@ -216,6 +216,16 @@ impl Request {
         self.parent.is_none()
     }
 
+    /// The client's own request: this one, or the one that subrequests come from.
+    #[must_use]
+    pub fn root(&self) -> &Request {
+        let mut at = self;
+        while let Some(parent) = &at.parent {
+            at = parent;
+        }
+        at
+    }
+
     /// A request header's first value.
     #[must_use]
     pub fn header_in(&self, name: &[u8]) -> Option<&[u8]> {
