@@ -87,6 +87,13 @@ pub struct Block {
 }
 
 impl Directive {
+    /// The directive with its block empty, to remember where something was said.
+    #[must_use]
+    pub fn head(&self) -> Directive {
+        let block = self.block.as_ref().map(|block| Block { end_line: block.end_line, ..Block::default() });
+        Directive { name: self.name.clone(), args: self.args.clone(), block, line: self.line }
+    }
+
     /// The directive's name as text.
     #[must_use]
     pub fn name(&self) -> Cow<'_, str> {

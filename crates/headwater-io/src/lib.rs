@@ -9,6 +9,7 @@
 mod sys;
 
 pub mod addr;
+pub mod alloc;
 pub mod clock;
 pub mod connect;
 pub mod crypt;

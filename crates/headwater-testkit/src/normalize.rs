@@ -107,7 +107,11 @@ fn one_response(out: &mut String, response: &mut Response, head: bool) {
     if gzipped && !response.body.is_empty() {
         let mut plain = Vec::new();
         match GzDecoder::new(&response.body[..]).read_to_end(&mut plain) {
-            Ok(_) => response.body = plain,
+            Ok(_) => {
+                response.body = plain;
+                // What the name adds to the length is lost in the compression.
+                let _ = name_product(response);
+            }
             Err(error) => response.body = format!("<not gzip: {error}>").into_bytes(),
         }
     }
@@ -138,6 +142,13 @@ fn one_response(out: &mut String, response: &mut Response, head: bool) {
 fn header_value(name: &str, value: &str, response: &Response, saved: i64, head: bool) -> String {
     match name {
         "Date" => "<date>".to_owned(),
+        // A time that was computed: the servers answer in different seconds.
+        "Expires" => match (seconds(value), response.header("Date").and_then(seconds)) {
+            (Some(time), Some(now)) if (time - now).abs() < 400 * 86_400 => {
+                format!("<date {:+} s>", time - now)
+            }
+            _ => value.to_owned(),
+        },
         "Server" => "<server>".to_owned(),
         // The page that a HEAD did not get names the product: its length tells nothing.
         "Content-Length" if head && response.status() >= 300 => "<length>".to_owned(),
@@ -147,6 +158,18 @@ fn header_value(name: &str, value: &str, response: &Response, saved: i64, head: 
         },
         _ => value.to_owned(),
     }
+}
+
+/// The seconds of an HTTP date since 1970 (days by the usual formula for the civil calendar).
+fn seconds(date: &str) -> Option<i64> {
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let words: Vec<&str> = date.split([' ', ':']).collect();
+    let number = |at: usize| words.get(at)?.parse::<i64>().ok();
+    let month = i64::try_from(MONTHS.find(words.get(2)?)?).ok()? / 3 + 1;
+    let (day, year) = (number(1)?, number(3)? - i64::from(month <= 2));
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + day_of_year - 719_468;
+    Some(days * 86_400 + number(4)? * 3600 + number(5)? * 60 + number(6)?)
 }
 
 /// Replaces the product in the footer of a built-in page; how many bytes shorter the body became.
@@ -181,10 +204,24 @@ fn name_values(text: &str, template: &Template) -> String {
     let mut out = text.replace(&template.dir().display().to_string(), "<dir>");
     for (value, name) in template.names() {
         if value.len() >= 5 {
-            out = out.replace(value, &format!("<{name}>"));
+            out = replace_word(&out, value, &format!("<{name}>"));
         }
     }
     out
+}
+
+/// Replaces a value where it is not part of a longer number.
+fn replace_word(text: &str, value: &str, with: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(value) {
+        out.push_str(before);
+        let digit = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_digit());
+        let inside = digit(before.bytes().last()) || digit(after.bytes().next());
+        out.push_str(if inside { value } else { with });
+        rest = after;
+    }
+    out + rest
 }
 
 /// A line of an access log as it is; of an error log the message without time, process and connection.
@@ -208,6 +245,19 @@ fn log_line(line: &str) -> Option<String> {
 mod tests {
     use super::*;
     use std::path::Path;
+
+    #[test]
+    fn seconds_of_dates_are_those_of_the_calendar() {
+        assert_eq!(seconds("Thu, 01 Jan 1970 00:00:01 GMT"), Some(1));
+        assert_eq!(seconds("Mon, 01 Jan 2024 00:00:00 GMT"), Some(1_704_067_200));
+        assert_eq!(seconds("Thu, 29 Feb 2024 12:30:05 GMT"), Some(1_709_209_805));
+        assert_eq!(seconds("soon"), None);
+    }
+
+    #[test]
+    fn replaced_values_are_no_parts_of_numbers() {
+        assert_eq!(replace_word("12851 128512 :12851/ 012851", "12851", "<p>"), "<p> 128512 :<p>/ 012851");
+    }
 
     #[test]
     fn log_of_errors_drops_time_and_numbers() {

@@ -37,7 +37,7 @@ pub struct HeaderList {
     buf: Vec<u8>,
     lines: Vec<Line>,
     /// One bit for each known name that a line has or had: most look-ups are for names that are not there.
-    seen: u128,
+    seen: u64,
 }
 
 impl HeaderList {

@@ -114,10 +114,13 @@ const fn by_length() -> [[KnownHeader; SLOTS]; LENGTHS] {
     table
 }
 
+/// Each known name has a bit in a 64-bit set.
+const _: () = assert!(KnownHeader::ALL.len() < 64);
+
 impl KnownHeader {
     /// The bit that stands for this name in a set of names; `Other` has none.
     #[must_use]
-    pub const fn bit(self) -> u128 {
+    pub const fn bit(self) -> u64 {
         match self {
             Self::Other => 0,
             known => 1 << (known as u8),

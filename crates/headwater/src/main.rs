@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// Fast with many small objects of many threads, and it gives memory back.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: headwater_io::alloc::Allocator = headwater_io::alloc::ALLOCATOR;
 
 fn main() -> ExitCode {
     headwater::run_command_line(std::env::args_os().skip(1))

@@ -2,7 +2,8 @@
 //!
 //! Runs headwater (or `SUBJECT`) on loopback with free ports; every program is bounded in time and ends with the test.
 
-use std::env;
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
@@ -201,10 +202,8 @@ fn gunicorn_application_is_served_to_curl() {
     assert_eq!(stage.curl("/stream?3000001", &[]).len(), 3_000_001);
     assert_eq!(stage.curl("/unbuffered/stream?3000001", &["--http1.0"]).len(), 3_000_001);
     let moved = stage.curl("/moved", &["--include"]);
-    assert!(
-        moved.contains("302 Found") && moved.contains(&format!("Location: http://{host}/elsewhere")),
-        "{moved}"
-    );
+    // A relative redirect of a back end stays relative.
+    assert!(moved.contains("302 Found") && moved.contains("Location: /elsewhere\r\n"), "{moved}");
     assert!(moved.contains("Set-Cookie: a=b; Path=/"), "{moved}");
     stage.logged_no_error();
 }

@@ -64,6 +64,8 @@ pub struct Location {
     pub auto_redirect: bool,
     /// The rewrite phase.
     pub rewrite: Option<Program>,
+    /// Handlers of a request that was just read, in order; only the server's own location has them.
+    pub post_read: Vec<Box<dyn Handler>>,
     /// Preaccess handlers in order.
     pub preaccess: Vec<Box<dyn Handler>>,
     /// Access handlers in order.
@@ -282,6 +284,7 @@ fn build_location(cx: &mut Cx<'_>, id: LocId, decl: &LocationDecl, built: &[Loca
         limit_except: None,
         auto_redirect: false,
         rewrite: None,
+        post_read: Vec::new(),
         preaccess: Vec::new(),
         access: Vec::new(),
         precontent: Vec::new(),

@@ -156,7 +156,7 @@ pub fn enter_location(
         parent,
         kind,
         name: name.into(),
-        directive: directive.clone(),
+        directive: directive.head(),
         limit_except: None,
     };
     let id = decl.add(location);
@@ -237,7 +237,7 @@ fn http(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
     let scope = cx.scopes.open(cx.scope);
     let decl = cx.state::<HttpDecl>();
     decl.scope = Some(scope);
-    decl.directive = Some(directive.clone());
+    decl.directive = Some(directive.head());
     cx.enter_scope(directive, HTTP, scope)
 }
 
@@ -251,7 +251,7 @@ fn server(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
         parent: None,
         kind: LocationKind::Server,
         name: Box::default(),
-        directive: directive.clone(),
+        directive: directive.head(),
         limit_except: None,
     });
     decl.servers.push(ServerDecl {
@@ -259,7 +259,7 @@ fn server(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
         root,
         listens: Vec::new(),
         names: Vec::new(),
-        directive: directive.clone(),
+        directive: directive.head(),
     });
     decl.open.push(root);
     let outcome = cx.enter_scope(directive, SERVER, scope);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use headwater_wire::headers::{HeaderList, Span};
 use headwater_wire::http1::request::{
-    HeadLimits, HeadOptions, Progress, RequestLine, RequestParser, Version,
+    HeadError, HeadLimits, HeadOptions, Progress, RequestLine, RequestParser, Version,
 };
 use headwater_wire::http1::semantics::{BodyFraming, RequestSemantics, check};
 use headwater_wire::method::Method;
@@ -222,17 +222,7 @@ async fn read_rest(
                 return complete(connection, &mut parser, len);
             }
             Ok(Progress::Partial) => {}
-            Err(error) => {
-                let part = if parser.request_line().is_some() { "headers" } else { "line" };
-                connection.log(
-                    Level::Info,
-                    format_args!("{} while reading client request {part}", error.message()),
-                );
-                let length = connection.input.borrow().len();
-                let head = partial_head(connection, &mut parser, length);
-                connection.input.borrow_mut().clear();
-                return Head::Refused(Box::new(head), error.status());
-            }
+            Err(error) => return refuse(connection, &mut parser, error),
         }
         let left = deadline.saturating_duration_since(headwater_io::clock::now());
         if let Err(error) = connection.fill(left).await {
@@ -243,6 +233,19 @@ async fn read_rest(
             return Head::Close;
         }
     }
+}
+
+/// A head that cannot be parsed further: what there is of it is answered.
+fn refuse(connection: &Connection, parser: &mut RequestParser, error: HeadError) -> Head {
+    let part = if parser.request_line().is_some() { "headers" } else { "line" };
+    connection.log(Level::Info, format_args!("{} while reading client request {part}", error.message()));
+    let length = connection.input.borrow().len();
+    let mut head = partial_head(connection, parser, length);
+    if error == HeadError::InvalidHttp09Method {
+        head.line.version = Version::Http09;
+    }
+    connection.input.borrow_mut().clear();
+    Head::Refused(Box::new(head), error.status())
 }
 
 fn log_unread_head(connection: &Connection, error: &ReadError) {
@@ -304,6 +307,14 @@ fn complete(connection: &Connection, parser: &mut RequestParser, len: usize) -> 
     let headers = HeaderList::adopt(bytes, lines);
     let checked = check(&line, &headers);
     let (semantics, refused) = match checked {
+        Ok(semantics) if line.method == Method::Connect => {
+            // There is no tunnel to open.
+            connection.log(
+                Level::Info,
+                format_args!("client sent CONNECT method while reading client request headers"),
+            );
+            (semantics, Some(405))
+        }
         Ok(semantics) => (semantics, None),
         Err(error) => {
             let text = String::from_utf8_lossy(&error.describe(&headers)).into_owned();
@@ -381,10 +392,6 @@ async fn serve_request(
     if let Some(pattern) = captured {
         pattern.matches(&r, &r.exchange.head.host.clone());
     }
-    let refused = match refused {
-        None if method == Method::Connect => Some(405),
-        other => other,
-    };
     let finish = match refused {
         None => run(&r).await,
         Some(status) => match special::answer(&r, status).await {
@@ -415,6 +422,9 @@ async fn end(connection: &Rc<Connection>, r: &Rc<Request>, finish: Finish, refus
             r.headers_out.borrow_mut().status = status;
         }
         r.exchange.keepalive.set(false);
+    }
+    if connection.corked.replace(false) {
+        let _ = connection.stream.borrow().set_cork(false);
     }
     log_request(r);
     let location = r.loc();

@@ -294,7 +294,7 @@ impl Request {
     fn log_context(&self) -> String {
         let mut out = Vec::with_capacity(200);
         out.extend_from_slice(b", client: ");
-        self.connection().peer.write_ip(&mut out);
+        self.peer().write_ip(&mut out);
         out.extend_from_slice(b", server: ");
         out.extend_from_slice(self.srv().name.as_bytes());
         let head = &self.exchange.head;

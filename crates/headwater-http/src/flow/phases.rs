@@ -1,4 +1,4 @@
-//! The phases: server rewrite, find location, rewrite, preaccess, access, precontent, content; and what a handler can say.
+//! The phases: post-read, server rewrite, find location, rewrite, preaccess, access, precontent, content; and what a handler can say.
 //!
 //! Called by `flow::connection` for a client's request and for subrequests. Each location has the list of its active handlers, fixed at load. nginx's
 //! counterpart: `ngx_http_core_run_phases` and the checkers.
@@ -73,8 +73,17 @@ pub enum Rewritten {
     Outcome(Outcome<'static>),
 }
 
-/// Runs a request from the server rewrite phase to the end of its response.
+/// Runs a request that was just read to the end of its response.
 pub async fn run(r: &Request) -> Finish {
+    if r.is_main() {
+        let root = r.exchange.generation.location(r.srv().root);
+        for handler in &root.post_read {
+            match settle(handler.handle(r)).await {
+                Outcome::Declined | Outcome::Ok => {}
+                other => return settle_all(r, other).await,
+            }
+        }
+    }
     let outcome = enter_server(r).await;
     settle_all(r, outcome).await
 }

@@ -93,7 +93,6 @@ async fn apply(r: &Request, status: u16, page: &ErrorPage) -> Answer {
         {
             let mut out = r.headers_out.borrow_mut();
             out.clear_body_headers();
-            out.location = None;
             out.status = 0;
         }
         // The page's own status is kept when a lone `=` asks for it; otherwise this one replaces it.

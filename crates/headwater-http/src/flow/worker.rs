@@ -133,7 +133,12 @@ pub struct Worker {
     /// Woken when a connection ends while draining.
     pub(super) ended: Notify,
     generation: RefCell<Rc<Generation>>,
+    /// How many connections were parked when memory was given back last.
+    parked_at_release: Cell<usize>,
 }
+
+/// How many more connections must have been parked before memory is given back again.
+const RELEASE_STEP: usize = 256;
 
 impl Worker {
     /// The present configuration.
@@ -146,6 +151,19 @@ impl Worker {
     #[must_use]
     pub fn is_current(&self, generation: &Rc<Generation>) -> bool {
         Rc::ptr_eq(&self.generation.borrow(), generation)
+    }
+
+    /// Gives memory back to the system when many connections went idle since the last time: what their requests used is free now.
+    pub(crate) fn release_memory(&self) {
+        let parked = self.parked.len();
+        let before = self.parked_at_release.get();
+        let nothing_else = parked > before && parked == self.connections.get();
+        if nothing_else || parked >= before.saturating_add(RELEASE_STEP) {
+            headwater_io::alloc::release();
+            self.parked_at_release.set(parked);
+        } else if parked < before {
+            self.parked_at_release.set(parked);
+        }
     }
 
     /// Adds to one of the worker's gauges.
@@ -188,6 +206,7 @@ pub fn run(index: usize, mut commands: UnboundedReceiver<Command>, shared: Arc<S
             connections: Cell::new(0),
             ended: Notify::new(),
             generation: RefCell::new(Rc::new(Generation::new(conf))),
+            parked_at_release: Cell::new(0),
         });
         let mut listening = HashMap::new();
         listen(&worker, &mut listening, sockets);
@@ -196,6 +215,9 @@ pub fn run(index: usize, mut commands: UnboundedReceiver<Command>, shared: Arc<S
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Configure { conf, sockets } => {
+                    for group in &worker.generation().upstreams {
+                        group.pool.retire();
+                    }
                     *worker.generation.borrow_mut() = Rc::new(Generation::new(conf));
                     listen(&worker, &mut listening, sockets);
                 }
@@ -313,5 +335,17 @@ impl<F: Future> Future for CatchPanic<F> {
                 Poll::Ready(Err(text))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_panic_is_caught_and_its_text_kept() {
+        let outcome = CatchPanic(Box::pin(async { panic!("one {}", 1) })).await;
+        assert_eq!(outcome.map(|()| ""), Err("one 1".to_owned()));
+        assert_eq!(CatchPanic(Box::pin(async { 7 })).await, Ok(7));
     }
 }

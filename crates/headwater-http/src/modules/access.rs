@@ -131,7 +131,7 @@ fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
 
 impl Handler for Access {
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a> {
-        match self.0.denies(Place::of(&r.connection().peer)) {
+        match self.0.denies(Place::of(r.peer())) {
             None => Outcome::Declined,
             Some(false) => Outcome::Ok,
             Some(true) => {

@@ -6,13 +6,12 @@ use std::net::ToSocketAddrs as _;
 
 use bytes::Bytes;
 use headwater_conf::context::{LOCATION, SERVER};
-use headwater_conf::interpret::bytes_path;
 use headwater_conf::value::parse_number;
 use headwater_conf::{Args, Cx, Directive, Result, Value, settings};
 use headwater_io::addr::Addr;
 use headwater_io::syslog::{Syslog, SyslogOptions, facility, severity};
 
-use super::Module;
+use super::{Module, open_files};
 use crate::config::core::{CoreSettings, NoMeaning, OwnSettings, ServerSettings};
 use crate::config::main::{EventSettings, MainSettings};
 use crate::config::{LocationBuilder, decl, main};
@@ -42,6 +41,7 @@ pub static MODULE: Module = Module {
         OwnSettings::DIRECTIVES,
         NoMeaning::DIRECTIVES,
         TryFilesSettings::DIRECTIVES,
+        open_files::OpenFileSettings::DIRECTIVES,
     ],
     variables: crate::script::core_variables::VARIABLES,
     build,
@@ -104,6 +104,7 @@ impl Value for TryFiles {
 }
 
 fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
+    open_files::build(builder);
     if let Some(try_files) = builder.settings::<TryFilesSettings>().try_files.clone() {
         builder.location.precontent.push(Box::new(try_files));
     }
@@ -121,15 +122,12 @@ impl Handler for TryFiles {
                 Some((_, length)) => path.extend_from_slice(name.get(*length..).unwrap_or(&name)),
                 None => path.extend_from_slice(&name),
             }
-            let Ok(metadata) = std::fs::metadata(bytes_path(&path)) else { continue };
+            let Ok(metadata) = open_files::test(r, &path) else { continue };
             if metadata.is_dir() != *directory {
                 continue;
             }
-            let mut uri = name.into_owned();
-            if *directory {
-                uri.push(b'/');
-            }
-            *r.uri.borrow_mut() = Bytes::from(uri);
+            // A directory is found without the slash that asked for it, so that the client is redirected to the one with it.
+            *r.uri.borrow_mut() = Bytes::from(name.into_owned());
             r.valid_unparsed_uri.set(false);
             return Outcome::Declined;
         }

@@ -10,7 +10,8 @@ use headwater_wire::headers::KnownHeader;
 use headwater_wire::method::Method;
 
 use super::Module;
-use super::static_files::{map_path, open, send_file, set_file_headers};
+use super::open_files::open;
+use super::static_files::{map_path, send_file, set_file_headers};
 use crate::config::LocationBuilder;
 use crate::filters::gzip::acceptance::AcceptanceSettings;
 use crate::flow::error_log::Level;
@@ -75,7 +76,7 @@ impl Handler for Compressed {
         if path.contains(&0) {
             return Outcome::Declined;
         }
-        let opened = match open(&path) {
+        let opened = match open(r, &path) {
             Ok(opened) => opened,
             Err(error) => {
                 log_open(r, &path, &error);

@@ -3,12 +3,11 @@
 
 use bytes::Bytes;
 use headwater_conf::context::HSL;
-use headwater_conf::interpret::bytes_path;
 use headwater_conf::{Args, Cx, Directive, Result, Value, settings};
 use headwater_wire::method::Method;
 
-use super::Module;
 use super::static_files::{map_path, open_failed};
+use super::{Module, open_files};
 use crate::config::LocationBuilder;
 use crate::flow::error_log::Level;
 use crate::flow::phases::{Handler, Outcome, Redirect};
@@ -89,7 +88,7 @@ impl Handler for IndexFiles {
             }
             let mut path = directory.clone();
             path.extend_from_slice(&name);
-            match std::fs::metadata(bytes_path(&path)) {
+            match open_files::test(r, &path) {
                 Ok(metadata) if metadata.is_dir() => continue,
                 Ok(_) => {
                     let mut target = uri.to_vec();
@@ -112,7 +111,7 @@ impl Handler for IndexFiles {
 
 /// A missing directory is "not found" rather than "forbidden".
 fn check_directory(r: &Request, directory: &[u8], path: &[u8]) -> Option<u16> {
-    match std::fs::metadata(bytes_path(directory)) {
+    match open_files::test(r, directory) {
         Ok(metadata) if metadata.is_dir() => None,
         Ok(_) => {
             r.log(

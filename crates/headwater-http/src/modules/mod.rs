@@ -5,15 +5,24 @@ pub mod auth_basic;
 pub mod autoindex;
 pub mod cidr;
 pub mod core;
+pub mod empty_gif;
 pub mod fastcgi;
 pub mod geo;
 pub mod gzip_static;
 pub mod headers;
 pub mod index;
+pub mod limit_conn;
+pub mod limit_req;
+mod limit_zone;
 pub mod log;
 pub mod map;
+mod names;
+pub mod open_files;
 pub mod proxy;
+pub mod realip;
+pub mod referer;
 pub mod rewrite;
+pub mod secure_link;
 pub mod split_clients;
 pub mod static_files;
 pub mod stub_status;
@@ -63,7 +72,12 @@ pub static MODULES: &[&Module] = &[
     &map::MODULE,
     &geo::MODULE,
     &split_clients::MODULE,
+    &referer::MODULE,
+    &secure_link::MODULE,
     &rewrite::MODULE,
+    &realip::MODULE,
+    &limit_req::MODULE,
+    &limit_conn::MODULE,
     &access::MODULE,
     &auth_basic::MODULE,
     &headers::MODULE,
@@ -72,6 +86,7 @@ pub static MODULES: &[&Module] = &[
     &crate::filters::charset::MODULE,
     &crate::filters::gzip::MODULE,
     &crate::filters::gunzip::MODULE,
+    &empty_gif::MODULE,
     &stub_status::MODULE,
     &index::MODULE,
     &autoindex::MODULE,

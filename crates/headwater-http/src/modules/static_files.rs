@@ -5,8 +5,7 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::sync::Arc;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use bytes::Bytes;
 use headwater_conf::interpret::bytes_path;
@@ -14,6 +13,7 @@ use headwater_io::scratch::with_scratch;
 use headwater_wire::method::Method;
 
 use super::Module;
+use super::open_files::{OpenFile, open};
 use crate::config::{Location, LocationBuilder, LocationKind};
 use crate::filters::{Chunk, End};
 use crate::flow::error_log::Level;
@@ -94,22 +94,6 @@ pub fn content_type(r: &Request) -> Bytes {
     core.default_type.0.clone()
 }
 
-/// A file that can be served.
-pub struct OpenFile {
-    /// The file.
-    pub file: Arc<File>,
-    /// What the system knows of it.
-    pub metadata: Metadata,
-}
-
-/// Opens a path for reading without waiting on pipes.
-pub fn open(path: &[u8]) -> io::Result<OpenFile> {
-    const O_NONBLOCK: i32 = 0o4000;
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(bytes_path(path))?;
-    let metadata = file.metadata()?;
-    Ok(OpenFile { file: Arc::new(file), metadata })
-}
-
 /// The status and log level for a file that cannot be opened.
 pub fn open_failed(r: &Request, path: &[u8], error: &io::Error) -> u16 {
     let (level, status) = match error.raw_os_error() {
@@ -156,7 +140,7 @@ impl Handler for Static {
         if path.contains(&0) {
             return Outcome::Status(404);
         }
-        let opened = match open(&path) {
+        let opened = match open(r, &path) {
             Ok(opened) => opened,
             Err(error) => return Outcome::Status(open_failed(r, &path, &error)),
         };

@@ -1,10 +1,11 @@
 //! What a request shares with its subrequests: the connection, the head as received, the variables, the clock.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use headwater_io::addr::Addr;
 use headwater_wire::headers::HeaderList;
 use headwater_wire::http1::request::{RequestLine, Version};
 use headwater_wire::http1::semantics::BodyFraming;
@@ -66,6 +67,8 @@ impl RequestHead {
 pub struct Exchange {
     /// The client connection.
     pub connection: Rc<Connection>,
+    /// The client's address as a trusted proxy tells it.
+    pub real_peer: OnceCell<Addr>,
     /// The configuration under which the request started.
     pub generation: Rc<Generation>,
     /// The head as received.
@@ -97,6 +100,7 @@ impl Exchange {
         let body = RequestBody::new(head.framing);
         Self {
             connection,
+            real_peer: OnceCell::new(),
             generation,
             head,
             body,

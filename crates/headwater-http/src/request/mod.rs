@@ -14,6 +14,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use headwater_io::addr::Addr;
 use headwater_wire::method::Method;
 
 pub use connection::Connection;
@@ -203,10 +204,26 @@ impl Request {
         &self.exchange.connection
     }
 
+    /// The client's address: the one that a trusted proxy tells (`set_real_ip_from`), otherwise the connection's.
+    #[must_use]
+    pub fn peer(&self) -> &Addr {
+        self.exchange.real_peer.get().unwrap_or(&self.exchange.connection.peer)
+    }
+
     /// Whether this is the client's own request.
     #[must_use]
     pub fn is_main(&self) -> bool {
         self.parent.is_none()
+    }
+
+    /// The client's own request: this one, or the one that subrequests come from.
+    #[must_use]
+    pub fn root(&self) -> &Request {
+        let mut at = self;
+        while let Some(parent) = &at.parent {
+            at = parent;
+        }
+        at
     }
 
     /// A request header's first value.
@@ -270,6 +287,9 @@ pub struct PatternWithNames {
     pub names: Box<[(crate::script::VarIndex, usize)]>,
 }
 
+/// The patterns of the configuration being loaded: thousands of servers say the same few.
+type Patterns = std::collections::HashMap<(Box<[u8]>, bool), Pattern>;
+
 impl PatternWithNames {
     /// Compiles an argument; named groups are declared as variables.
     pub fn compile(
@@ -279,8 +299,16 @@ impl PatternWithNames {
         source: &[u8],
         ignore_case: bool,
     ) -> headwater_conf::Result<Self> {
-        let pattern =
-            Pattern::compile(source, ignore_case).map_err(|message| directive.error_at(index, message))?;
+        let known = cx.state::<Patterns>().get(&(source.into(), ignore_case)).cloned();
+        let pattern = match known {
+            Some(pattern) => pattern,
+            None => {
+                let pattern = Pattern::compile(source, ignore_case)
+                    .map_err(|message| directive.error_at(index, message))?;
+                cx.state::<Patterns>().insert((source.into(), ignore_case), pattern.clone());
+                pattern
+            }
+        };
         let mut names = Vec::new();
         for (name, group) in pattern.names() {
             let variable = cx

@@ -44,8 +44,6 @@ pub(super) struct Engine<'a> {
     pub(super) spool: Option<Spool>,
     /// Body bytes received that wait until the client took what came of those before.
     pub(super) held: Bytes,
-    /// The peer of the present attempt.
-    picked: Option<Picked>,
     /// The request's head, and its body when that is small.
     pub(super) request: Vec<u8>,
     /// Whether the client's body is sent on while it comes in.
@@ -53,6 +51,8 @@ pub(super) struct Engine<'a> {
     owner: usize,
     start: Instant,
     attempt_ms: u64,
+    /// The peer of a tunnel, which counts as long as that lasts.
+    tunnel_peer: Option<Picked>,
 }
 
 /// How an attempt ended.
@@ -91,13 +91,13 @@ pub async fn run(
         timer: Timer::new(),
         rest: Vec::new(),
         spool: None,
-        picked: None,
         held: Bytes::new(),
         request,
         streams_body,
         owner,
         start: headwater_io::clock::now(),
         attempt_ms: 0,
+        tunnel_peer: None,
     };
     let end = engine.attempts_while_client_waits().await;
     engine.note_end();
@@ -106,7 +106,6 @@ pub async fn run(
         End::Failed(failure, _) => Outcome::Status(failure.status()),
         End::Upgraded(link, early) => tunnel::run(r, conf, *link, early).await,
     };
-    engine.release();
     let status = r.headers_out.borrow().status();
     engine.protocol.finalize_request(r, status);
     r.action.set("");
@@ -150,16 +149,9 @@ impl Engine<'_> {
         End::Outcome(Outcome::Close(499))
     }
 
-    /// Gives the peer back, once, when the back end has done its part.
-    pub(super) fn release(&mut self) {
-        if let Some(picked) = self.picked.take() {
-            self.group.release(&picked, &mut Tried::default(), false);
-        }
-    }
-
     /// Tries peers until one answers or there is no reason to go on.
     async fn attempts(&mut self) -> End {
-        let mut tried = self.group.start();
+        let mut tried = self.group.start(self.r);
         if self.conf.next_upstream_tries > 0 {
             tried.left = tried.left.min(self.conf.next_upstream_tries);
         }
@@ -171,13 +163,12 @@ impl Engine<'_> {
                 return End::Outcome(Outcome::Status(502));
             };
             self.push_state(&picked.peer.name);
-            self.picked = Some(picked.clone());
             let end = self.attempt(&picked).await;
             match end {
                 End::Failed(failure, attempt) => {
                     self.note_end();
-                    self.picked = None;
-                    self.group.release(&picked, &mut tried, failure.blames_peer());
+                    self.group.note(&picked, &mut tried, failure.blames_peer());
+                    drop(picked);
                     self.set_status(failure.status());
                     if !self.again(&mut tried, attempt, failure) {
                         return End::Failed(failure, attempt);
@@ -186,7 +177,13 @@ impl Engine<'_> {
                     self.head = ResponseHead::default();
                     self.rest.clear();
                 }
-                other => return other,
+                other => {
+                    self.group.note(&picked, &mut tried, false);
+                    if matches!(other, End::Upgraded(..)) {
+                        self.tunnel_peer = Some(picked);
+                    }
+                    return other;
+                }
             }
         }
     }
@@ -319,6 +316,9 @@ impl Engine<'_> {
                 Some(self.invalid("upstream sent too big header", attempt))
             }
             Header::Again => {
+                if self.head.status != 0 {
+                    self.set_status(self.head.status);
+                }
                 if fresh {
                     buffer.extend_from_slice(bytes);
                 }
@@ -410,7 +410,7 @@ impl Engine<'_> {
     fn may_drop(&self, attempt: Attempt, failure: Failure) -> bool {
         // The real bookkeeping is done by the caller; here only whether it would allow another attempt.
         let attempts = self.r.upstream.borrow().states.len();
-        let peers = self.group.start().left;
+        let peers = self.group.attempts();
         let limit =
             if self.conf.next_upstream_tries > 0 { peers.min(self.conf.next_upstream_tries) } else { peers };
         let mut tried = Tried::with_left(limit.saturating_sub(attempts));

@@ -94,7 +94,6 @@ impl Engine<'_> {
         match step {
             Step::Finished => {
                 self.note_end();
-                self.release();
                 if self.protocol.reusable() && self.rest.is_empty() && self.held.is_empty() {
                     let workers = r.exchange.generation.main.settings.worker_processes.count();
                     self.group.pool.put(self.group, &picked.peer, link, owner, workers);

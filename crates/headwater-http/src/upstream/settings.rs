@@ -104,7 +104,7 @@ pub fn hidden(usual: &[&str], hide: &[Text], pass: &[Text]) -> NameSet {
 /// A set of header names: one bit for each known one, the others by text.
 #[derive(Debug, Clone, Default)]
 pub struct NameSet {
-    known: u128,
+    known: u64,
     others: Vec<Box<[u8]>>,
 }
 

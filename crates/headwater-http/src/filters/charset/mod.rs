@@ -229,11 +229,7 @@ impl Filter {
 
     /// The charset of the client's response, into which a subrequest's is recoded.
     fn main_charset(&self, r: &Request) -> Option<Named> {
-        let mut main = r.parent.clone()?;
-        while let Some(parent) = main.parent.clone() {
-            main = parent;
-        }
-        own_charset(&main).map(|name| self.named(name))
+        own_charset(r.root()).map(|name| self.named(name))
     }
 
     fn recode(&self, r: &Request, from: &Named, to: &Named) -> Filtered {

@@ -48,7 +48,7 @@ settings! {
         /// Sets the file name that is appended to a URI which ends with a slash, for `$fastcgi_script_name`.
         "fastcgi_index", HSL, "name", "" => index: Text = Text(Vec::new());
         /// Sets the expression whose two captures are `$fastcgi_script_name` and `$fastcgi_path_info`.
-        "fastcgi_split_path_info", LOCATION, "regex", "" => split_path_info: Option<SplitPattern> = None;
+        "fastcgi_split_path_info", HSL, "regex", "" => split_path_info: Option<SplitPattern> = None;
         /// Leaves connections open for further requests.
         "fastcgi_keep_conn", HSL, "on | off", "off" => keep_conn: bool = false;
         /// Sets a text that makes a response invalid when the server writes it to its standard error before the response.

@@ -92,7 +92,7 @@ impl ParamSet {
         let mut name = PREFIX.to_vec();
         let mut value = Vec::new();
         // Known names that were written, and whether others repeat is looked up.
-        let mut seen = 0_u128;
+        let mut seen = 0_u64;
         for (at, line) in headers.iter().enumerate() {
             let again = match line.known {
                 KnownHeader::Other => {

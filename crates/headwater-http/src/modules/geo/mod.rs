@@ -67,7 +67,7 @@ impl VariableSource for Geo {
 impl Geo {
     fn address(&self, r: &Request) -> Option<Addr> {
         let addr = match self.address {
-            None => r.connection().peer.clone(),
+            None => r.peer().clone(),
             Some(variable) => {
                 let mut text = Vec::new();
                 if !r.exchange.generation.variables.write(variable, r, &mut text) {

@@ -233,6 +233,6 @@ fn add_forwarded_for(r: &Request, _: &[u8], out: &mut Vec<u8>) -> bool {
         out.extend_from_slice(value);
         out.extend_from_slice(b", ");
     }
-    r.connection().peer.write_ip(out);
+    r.peer().write_ip(out);
     true
 }

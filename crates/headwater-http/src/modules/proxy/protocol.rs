@@ -177,6 +177,7 @@ impl Protocol for Http1 {
                             let (_, lines) = self.parser.take();
                             self.pass_hints(r, &HeaderList::adopt(head, lines));
                         }
+                        head.status = status;
                         self.skipped = self.skipped.saturating_add(len);
                         self.parser = ResponseParser::new();
                         continue;
@@ -199,7 +200,8 @@ impl Protocol for Http1 {
                         format_args!("upstream sent more data than specified in \"Content-Length\" header"),
                     );
                 }
-                Piece { consumed: buffer.len(), data: None, done: true }
+                // They stay in the buffer, so that the connection is not used again.
+                Piece { consumed: 0, data: None, done: true }
             }
             Body::Length(left) => {
                 let used = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());

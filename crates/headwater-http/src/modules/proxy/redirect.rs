@@ -54,7 +54,14 @@ impl Value for Redirects {
             match directive.arg(0) {
                 b"off" if slot.is_none() => Entry::Off,
                 b"off" => return Err(directive.duplicate()),
-                b"default" => Entry::Default(Some(directive.clone())),
+                b"default" if cx.raw::<super::ProxyRaw>().pass.is_set() => {
+                    Entry::Default(Some(directive.clone()))
+                }
+                b"default" => {
+                    let message =
+                        "\"proxy_redirect default\" should be placed after the \"proxy_pass\" directive";
+                    return Err(directive.error(message));
+                }
                 _ => return Err(directive.invalid_parameter(0)),
             }
         } else {

@@ -3,7 +3,6 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use bytes::Bytes;
-use headwater_conf::interpret::bytes_path;
 use headwater_conf::{Cx, Directive, Result};
 
 use crate::flow::error_log::Level;
@@ -69,9 +68,11 @@ impl Condition {
                 comparison(cx, directive, variable, operator, value)
             }
             [variable, operator]
-                if variable.starts_with(b"$") && (*operator == b"=" || *operator == b"!=") =>
+                if variable.starts_with(b"$")
+                    && (*operator == b"=" || *operator == b"!=")
+                    && directive.args.len() == 4 =>
             {
-                // The value was an empty quoted word.
+                // The value was an empty quoted word, which the closing bracket follows as a word of its own.
                 let variable = variable_index(cx, directive, variable)?;
                 comparison(cx, directive, variable, operator, b"")
             }
@@ -166,7 +167,7 @@ fn file_condition(cx: &mut Cx<'_>, directive: &Directive, test: &[u8], path: &[u
 }
 
 fn file_test(r: &Request, path: &[u8], test: FileTest) -> bool {
-    let metadata = match std::fs::metadata(bytes_path(path)) {
+    let metadata = match crate::modules::open_files::test(r, path) {
         Ok(metadata) => metadata,
         Err(error) => {
             let missing = matches!(error.raw_os_error(), Some(2 | 20 | 36));

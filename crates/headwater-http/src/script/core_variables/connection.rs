@@ -31,16 +31,16 @@ fn write_port(port: u16, out: &mut Vec<u8>) -> bool {
 }
 
 pub(super) fn remote_addr(r: &Request, _: &[u8], out: &mut Vec<u8>) -> bool {
-    r.connection().peer.write_ip(out);
+    r.peer().write_ip(out);
     true
 }
 
 pub(super) fn remote_port(r: &Request, _: &[u8], out: &mut Vec<u8>) -> bool {
-    write_port(r.connection().peer.port(), out)
+    write_port(r.peer().port(), out)
 }
 
 pub(super) fn binary_remote_addr(r: &Request, _: &[u8], out: &mut Vec<u8>) -> bool {
-    match &r.connection().peer {
+    match r.peer() {
         Addr::Inet(addr) => match addr.ip() {
             IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
             IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),

@@ -2,6 +2,8 @@
 //!
 //! nginx's counterpart: the directives of `ngx_http_upstream.c`, `ngx_http_upstream_keepalive_module.c`.
 
+mod balancing;
+
 use std::io::Write as _;
 use std::net::ToSocketAddrs as _;
 use std::time::Duration;
@@ -16,12 +18,13 @@ use super::Module;
 use crate::request::Request;
 use crate::request::upstream_state::{UpstreamState, write_seconds};
 use crate::script::VariableDef;
-use crate::upstream::peers::{Group, Groups, Keepalive, Peer};
+use crate::upstream::peers::{Group, Groups, Keepalive, Method, Peer};
 
 const NAME: &str = "ngx_http_upstream_module";
 
 /// The module.
-pub static MODULE: Module = Module { directives: &[DIRECTIVES], variables: VARIABLES, ..Module::named(NAME) };
+pub static MODULE: Module =
+    Module { directives: &[DIRECTIVES, balancing::DIRECTIVES], variables: VARIABLES, ..Module::named(NAME) };
 
 const fn inside(
     name: &'static str,
@@ -138,6 +141,9 @@ struct Building {
     backup: Vec<Peer>,
     keepalive: Keepalive,
     keepalive_set: bool,
+    method: Option<Method>,
+    /// Whether the method does not know backups; it counts for servers behind it.
+    no_backups: bool,
 }
 
 fn upstream(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
@@ -159,7 +165,8 @@ fn upstream(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
     if building.primary.is_empty() {
         return Err(directive.error(format!("no servers in upstream \"{name}\"")));
     }
-    let mut group = Group::new(&name, building.primary, building.backup, building.keepalive);
+    let mut group = Group::new(&name, building.primary, building.backup, building.keepalive)
+        .with_method(building.method.unwrap_or_default());
     group.declared = true;
     cx.state::<Groups>().add(group);
     Ok(())
@@ -204,6 +211,12 @@ fn server(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
         } else if let Some(text) = word.after("fail_timeout=") {
             template.fail_timeout = parse_seconds(text).ok_or_else(invalid)?;
         } else if word.is("backup") {
+            if cx.state::<Building>().no_backups {
+                return Err(directive.error_at(
+                    index,
+                    format!("balancing method does not support parameter \"{}\"", word.str()),
+                ));
+            }
             backup = true;
         } else if word.is("down") {
             template.down = true;
@@ -231,6 +244,9 @@ pub fn resolve(directive: &Directive, index: usize, text: &str, default_port: u1
             return Err(fail(format!("no path in the unix domain socket in upstream \"{text}\"")));
         }
         return Ok(vec![Addr::unix(path)]);
+    }
+    if text.contains(['/', '?']) {
+        return Err(fail(format!("invalid host in upstream \"{text}\"")));
     }
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, after)) => (host, after.strip_prefix(':')),
