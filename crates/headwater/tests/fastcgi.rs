@@ -82,6 +82,10 @@ switch ($_GET['do'] ?? '') {
     case 'status': http_response_code(418); echo 'tea'; break;
     case 'redirect': header('Location: /elsewhere'); break;
     case 'log': error_log('odd things happen'); echo 'logged'; break;
+    case 'logs':
+        for ($i = 0; $i < 40; $i++) error_log(str_repeat('x', 400) . " number $i");
+        echo 'logged';
+        break;
     case 'info': echo $_SERVER['SCRIPT_NAME'], '|', $_SERVER['PATH_INFO'], '|', $_SERVER['PHP_SELF']; break;
     case 'sum':
         $body = file_get_contents('php://input');
@@ -259,6 +263,13 @@ fn what_php_logs_is_in_the_error_log() {
     let log = stage.server.read("error.log");
     has(&log, &["FastCGI sent in stderr: \"PHP message: odd things happen\""]);
     has(&log, &["upstream: \"fastcgi://unix:", "/php.sock:\""]);
+}
+
+#[test]
+fn more_log_than_fits_the_buffer_does_not_harm_the_response() {
+    let stage = Stage::new();
+    has(&stage.get("/index.php?do=logs"), &["HTTP/1.1 200 OK\r\n", "\r\n\r\nlogged"]);
+    has(&stage.server.read("error.log"), &["xxx number 0", "xxx number 39"]);
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Records in every split, and requests byte by byte.
+
 use proptest::prelude::*;
 
 use super::*;
