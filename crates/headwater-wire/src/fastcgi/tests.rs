@@ -1,3 +1,5 @@
+//! Tests of the FastCGI records and CGI heads.
+
 use proptest::prelude::*;
 
 use super::*;
