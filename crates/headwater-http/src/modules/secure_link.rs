@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use headwater_conf::context::HSL;
 use headwater_conf::value::{Text, parse_number};
-use headwater_conf::{Diagnostic, Result, settings};
+use headwater_conf::{Result, settings};
 use headwater_wire::base64;
 use md5::{Digest as _, Md5};
 
@@ -69,12 +69,11 @@ enum Proof {
 
 fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
     let own = builder.own::<SecureLinkRaw>();
-    if own.is_some_and(|own| own.secret.is_set() && (own.link.is_set() || own.md5.is_set())) {
-        return Err(Diagnostic::new(
-            "\"secure_link_secret\" cannot be mixed with \"secure_link\" and \"secure_link_md5\"",
-        ));
-    }
     let own_secret = own.is_some_and(|own| own.secret.is_set());
+    if own_secret && own.is_some_and(|own| own.link.is_set() || own.md5.is_set()) {
+        let message = "\"secure_link_secret\" cannot be mixed with \"secure_link\" and \"secure_link_md5\"";
+        return Err(builder.error(message.into()));
+    }
     let settings = builder.settings::<SecureLinkSettings>();
     let proof = match (&settings.secret, &settings.link, &settings.md5) {
         (Some(secret), link, md5) if own_secret || (link.is_none() && md5.is_none()) => {
