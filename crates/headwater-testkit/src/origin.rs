@@ -2,6 +2,7 @@
 //!
 //! Called by the runner; calls [`rules`] for what to do. nginx counterpart: none.
 
+pub mod fastcgi;
 pub mod rules;
 
 use std::io::{self, Read, Write};
@@ -137,13 +138,26 @@ fn serve<S: Stream>(shared: &Shared, mut stream: S) {
     }
     let mut buffer = Vec::new();
     for number in 0.. {
-        let Some(head) = read_head(&mut stream, &mut buffer) else {
+        if buffer.is_empty() && !read_more(&mut stream, &mut buffer) {
+            return;
+        }
+        let fastcgi = buffer.first() == Some(&1);
+        let head =
+            if fastcgi { read_params(&mut stream, &mut buffer) } else { read_head(&mut stream, &mut buffer) };
+        let Some(head) = head else {
             return;
         };
-        let line = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned();
+        let text = String::from_utf8_lossy(&head);
+        // Rules fit a part of a request line, or of any parameter.
+        let line = if fastcgi {
+            text.clone().into_owned()
+        } else {
+            text.lines().next().unwrap_or_default().to_owned()
+        };
         let acts = lock(&shared.rules).choose(&line);
         let body = match acts.first() {
             Some(Act::NoBody) => Vec::new(),
+            _ if fastcgi => read_stdin(&mut stream, &mut buffer),
             Some(Act::Discard) => discard_body(&mut stream, &mut buffer, &head),
             _ => read_body(&mut stream, &mut buffer, &head),
         };
@@ -173,6 +187,37 @@ fn read_head<S: Stream>(stream: &mut S, buffer: &mut Vec<u8>) -> Option<Vec<u8>>
         }
         if !read_more(stream, buffer) {
             return None;
+        }
+    }
+}
+
+/// The head of a FastCGI request.
+fn read_params<S: Stream>(stream: &mut S, buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let mut head = fastcgi::Head::default();
+    loop {
+        while let Some((kind, content)) = fastcgi::take_record(buffer) {
+            if head.take(kind, &content) {
+                return Some(head.text());
+            }
+        }
+        if !read_more(stream, buffer) {
+            return None;
+        }
+    }
+}
+
+/// The body of a FastCGI request.
+fn read_stdin<S: Stream>(stream: &mut S, buffer: &mut Vec<u8>) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        while let Some((_, content)) = fastcgi::take_record(buffer) {
+            if content.is_empty() {
+                return body;
+            }
+            body.extend_from_slice(&content);
+        }
+        if !read_more(stream, buffer) {
+            return body;
         }
     }
 }

@@ -223,10 +223,7 @@ impl Engine<'_> {
         r.action.set("reading response header from upstream");
         match self.read_head(&mut link.stream, attempt).await {
             Ok(Step::Upgraded(early)) => End::Upgraded(Box::new(link), early),
-            Ok(step) => {
-                r.action.set("reading upstream");
-                self.relay(link, step, picked, owner).await
-            }
+            Ok(step) => self.relay(link, step, picked, owner).await,
             Err(end) => end,
         }
     }
@@ -391,6 +388,7 @@ impl Engine<'_> {
             return Err(End::Outcome(error.outcome()));
         }
         self.protocol.input_filter_init(r, &self.head);
+        r.action.set("reading upstream");
         Ok(self.body_bytes(rest))
     }
 

@@ -1,12 +1,13 @@
 //! What a scripted origin answers to what.
 //!
-//! Called by the case parser and the origin; calls [`crate::text`]. nginx counterpart: none.
+//! Called by the case parser and the origin; calls [`crate::text`] and [`super::fastcgi`]. nginx counterpart: none.
 //!
 //! ```text
 //! on accept         acts at the start of each connection, before anything is read
-//! on /path          acts for a request whose target contains the text; `on *` for any
+//! on /path          acts for a request whose target (FastCGI: parameters) contains the text; `on *` for any
 //! < text            sends text and CRLF
 //! << text           sends text alone
+//! stdout text       sends text in a FastCGI record; `stderr text` likewise, `end` sends the record that ends a request
 //! fill 5000 x       sends 5000 times x
 //! stream 1000000    sends so many bytes without holding them in memory
 //! pause 50          waits so many milliseconds
@@ -22,6 +23,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::fastcgi;
 use crate::text::unescape;
 
 /// One thing an origin does.
@@ -112,6 +114,9 @@ fn parse_act(line: &str) -> Option<Act> {
     Some(match word {
         "<" => Act::Send([unescape(rest), b"\r\n".to_vec()].concat()),
         "<<" => Act::Send(unescape(rest)),
+        "stdout" => Act::Send(fastcgi::stdout(&unescape(rest))),
+        "stderr" => Act::Send(fastcgi::stderr(&unescape(rest))),
+        "end" => Act::Send(fastcgi::end()),
         "fill" => {
             let (count, text) = rest.split_once(' ')?;
             Act::Send(unescape(text).repeat(count.parse().ok()?))
