@@ -82,6 +82,7 @@ pub static MODULES: &[&Module] = &[
     &headers::MODULE,
     &proxy::MODULE,
     &crate::filters::charset::MODULE,
+    &crate::filters::userid::MODULE,
     &crate::filters::gzip::MODULE,
     &crate::filters::gunzip::MODULE,
     &empty_gif::MODULE,
