@@ -3,6 +3,7 @@
 //! Called by the binary at start and at exit. nginx counterparts: `ngx_daemon.c`, `ngx_create_pidfile`,
 //! `ngx_worker_process_init` and `ngx_os_init`.
 
+use std::ffi::OsStr;
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::{self, Write as _};
@@ -95,6 +96,19 @@ pub fn read_pid_file(path: &Path) -> io::Result<u32> {
 /// What `unlink(2)` returns.
 pub fn remove_pid_file(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
+}
+
+/// Sets an environment variable; call it only while the process has one thread.
+///
+/// # Errors
+/// When other threads run already.
+pub fn set_env(name: &OsStr, value: &OsStr) -> io::Result<()> {
+    if fs::read_dir("/proc/self/task")?.count() > 1 {
+        return Err(io::Error::other("the process has threads"));
+    }
+    // SAFETY: no other thread exists that could read or change the environment meanwhile, as was just checked.
+    unsafe { std::env::set_var(name, value) };
+    Ok(())
 }
 
 /// The kernel's number of the calling thread.

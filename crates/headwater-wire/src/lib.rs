@@ -1,4 +1,4 @@
-//! Sans-IO wire formats: HTTP/1 heads, chunked bodies, URIs, ranges, dates, PROXY protocol.
+//! Sans-IO wire formats: HTTP/1 heads, chunked bodies, FastCGI records, URIs, ranges, dates, PROXY protocol.
 //!
 //! Everything here looks at bytes and returns values: no sockets, no clocks, no tasks. Incremental parsers give the
 //! same result for any split of their input. Called by the rooms of `headwater-http`; nginx counterparts are named at
@@ -6,9 +6,11 @@
 
 pub mod accept_encoding;
 pub mod base64;
+pub mod cgi;
 pub mod date;
 pub mod escape;
 pub mod etag;
+pub mod fastcgi;
 pub mod headers;
 pub mod host;
 pub mod http1;

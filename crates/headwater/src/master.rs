@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use headwater_conf::diagnostic::os_error;
 use headwater_http::config::Conf;
+use headwater_http::config::main::MainSettings;
 use headwater_http::flow::error_log::LogFiles;
 use headwater_io::{Sig, Signals, process};
 
@@ -73,6 +74,20 @@ pub(crate) fn run(setup: Setup, foreground: bool) -> ExitCode {
     code
 }
 
+/// Sets the variables that `env NAME=value` gives; the others stay as they are.
+fn set_environment(settings: &MainSettings) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt as _;
+    for entry in settings.env.iter() {
+        let Some(at) = entry.iter().position(|byte| *byte == b'=') else { continue };
+        let (name, value) = entry.split_at(at);
+        if !name.is_empty() && !entry.contains(&0) {
+            let value = value.get(1..).unwrap_or_default();
+            process::set_env(std::ffi::OsStr::from_bytes(name), std::ffi::OsStr::from_bytes(value))?;
+        }
+    }
+    Ok(())
+}
+
 impl Master {
     /// Everything that can fail before the process goes to the background; failures are logged.
     fn prepare(setup: Setup) -> Option<Master> {
@@ -118,6 +133,7 @@ impl Master {
             |call: &'static str| move |error: io::Error| format!("{call} failed {}", os_error(&error));
         headwater_io::block_all_for_workers().map_err(failed("sigprocmask()"))?;
         process::ignore_sigpipe().map_err(failed("sigaction(SIGPIPE)"))?;
+        set_environment(&settings).map_err(failed("setenv()"))?;
         if settings.daemon && !foreground {
             process::daemonize().map_err(failed("daemon()"))?;
             self.daemon = true;

@@ -115,8 +115,6 @@ settings! {
         "postpone_output", HSL, "size", "1460" => postpone_output: Size = Size(1460);
         /// Sets how long an idle client connection stays open, and the time in the `Keep-Alive` header.
         "keepalive_timeout", HSL, "timeout [header_timeout]", "75s" => keepalive_timeout: KeepaliveTimeout = KeepaliveTimeout { timeout: Milliseconds::from_secs(75), header: None };
-        /// Sets how long an idle client connection is safe from being closed for shutdown.
-        "keepalive_min_timeout", HSL, "timeout", "0" => keepalive_min_timeout: Milliseconds = Milliseconds::from_secs(0);
         /// Limits the number of requests of one connection.
         "keepalive_requests", HSL, "number", "1000" => keepalive_requests: Number = Number(1000);
         /// Limits the time in which one connection may serve requests.
@@ -161,24 +159,16 @@ settings! {
         "max_ranges", HSL, "number", "" => max_ranges: Number = Number(usize::MAX);
         /// Logs files that were not found.
         "log_not_found", HSL, "on | off", "on" => log_not_found: bool = true;
-        /// Logs subrequests in the access log.
-        "log_subrequest", HSL, "on | off", "off" => log_subrequest: bool = false;
         /// Lets `error_page` apply again while an error page is made.
         "recursive_error_pages", HSL, "on | off", "off" => recursive_error_pages: bool = false;
         /// Shows the version in error pages and in the `Server` header.
         "server_tokens", HSL, "on | off | build | string", "on" => server_tokens: ServerTokens = ServerTokens::On;
         /// Adds comments to error pages so that MSIE shows them.
         "msie_padding", HSL, "on | off", "on" => msie_padding: bool = true;
-        /// Issues refreshes instead of redirects for MSIE.
-        "msie_refresh", HSL, "on | off", "off" => msie_refresh: bool = false;
         /// Sets the pages or URIs for error statuses.
         "error_page", HSLI, "code ... [=[response]] uri", "" => error_page: List<ErrorPage> = List::default();
         /// Passes `103 Early Hints` of back ends on when one of the strings is neither empty nor `0`.
         "early_hints", HSL, "string ...", "" => early_hints: Predicates = Predicates::default();
-        /// Sets the buffers for files that are read rather than sent by the kernel.
-        "output_buffers", HSL, "number size", "2 32k" => output_buffers: Buffers = Buffers { number: 2, size: 32768 };
-        /// Limits the size of a subrequest's response that is kept in memory.
-        "subrequest_output_buffer_size", HSL, "size", "8k" => subrequest_output_buffer_size: Size = Size(8192);
         /// Warns in the log when a variable is used that nothing has set.
         "uninitialized_variable_warn", headwater_conf::context::REWRITE.or(HTTP), "on | off", "on" => uninitialized_variable_warn: bool = true;
     }
@@ -215,6 +205,8 @@ settings! {
         "variables_hash_bucket_size", HTTP, "size", "64" => variables_hash_bucket_size: Ignored<1, 1> = Ignored;
         /// Has no meaning here: the kernel reads ahead.
         "read_ahead", HSL, "size", "0" => read_ahead: Ignored<1, 1> = Ignored;
+        /// Has no meaning here: files are read into one buffer of the worker.
+        "output_buffers", HSL, "number size", "2 32k" => output_buffers: Ignored<2, 2> = Ignored;
         /// Has no meaning on Linux.
         "send_lowat", HSL, "size", "0" => send_lowat: Ignored<1, 1> = Ignored;
     }

@@ -54,8 +54,8 @@ settings! {
     pub struct EventSettings, raw EventRaw, module "ngx_core_module" {
         /// Limits the connections of a worker, those to back ends included.
         "worker_connections", EVENTS, "number", "512" => worker_connections: Connections = Connections(512);
-        /// Accepts as many connections at once as there are.
-        "multi_accept", EVENTS, "on | off", "off" => multi_accept: bool = false;
+        /// Has no meaning here: connections are accepted as long as there are any.
+        "multi_accept", EVENTS, "on | off", "off" => multi_accept: Ignored<1, 1> = Ignored;
         /// Says how the kernel reports events; only `epoll` exists here.
         "use", EVENTS, "method", "" => method: EventMethod = EventMethod;
         /// Has no meaning here: workers never wait for a lock to accept.

@@ -423,6 +423,9 @@ async fn end(connection: &Rc<Connection>, r: &Rc<Request>, finish: Finish, refus
         }
         r.exchange.keepalive.set(false);
     }
+    if connection.corked.replace(false) {
+        let _ = connection.stream.borrow().set_cork(false);
+    }
     log_request(r);
     let location = r.loc();
     let core = &location.core;

@@ -63,6 +63,9 @@ impl Output {
             return Err(SendError::Broken);
         }
         connection.response_started.set(true);
+        if !r.loc().core.tcp_nodelay && connection.nodelay.replace(false) {
+            let _ = connection.stream.borrow().set_nodelay(false);
+        }
         let mut framing = Framing::None;
         let length = connection.out.borrow_mut().append_with(|buffer| {
             if buffer.is_empty() {
@@ -166,6 +169,9 @@ fn append(
             out.append(after);
         }
         Chunk::File(range) => {
+            if r.loc().core.tcp_nopush && !connection.corked.replace(true) {
+                let _ = connection.stream.borrow().set_cork(true);
+            }
             out.append_file(range);
             out.append(after);
         }
@@ -243,7 +249,7 @@ impl Request {
             return Err(SendError::Broken);
         }
         while connection.out.borrow().queued() > limit {
-            let allowance = self.allowance();
+            let allowance = self.allowance().min(self.chunk_limit());
             if allowance == 0 {
                 let rate = self.rate().max(1);
                 let over = self.over_limit();
@@ -268,6 +274,14 @@ impl Request {
             }
         }
         Ok(())
+    }
+
+    /// How much one call may send (`sendfile_max_chunk`; 0: no limit).
+    fn chunk_limit(&self) -> usize {
+        match *self.loc().core.sendfile_max_chunk {
+            0 => usize::MAX,
+            limit => limit,
+        }
     }
 
     /// Bytes that have left for this response.

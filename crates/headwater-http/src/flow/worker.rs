@@ -215,6 +215,9 @@ pub fn run(index: usize, mut commands: UnboundedReceiver<Command>, shared: Arc<S
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Configure { conf, sockets } => {
+                    for group in &worker.generation().upstreams {
+                        group.pool.retire();
+                    }
                     *worker.generation.borrow_mut() = Rc::new(Generation::new(conf));
                     listen(&worker, &mut listening, sockets);
                 }

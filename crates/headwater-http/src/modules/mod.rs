@@ -6,6 +6,7 @@ pub mod autoindex;
 pub mod cidr;
 pub mod core;
 pub mod empty_gif;
+pub mod fastcgi;
 pub mod geo;
 pub mod gzip_static;
 pub mod headers;
@@ -81,6 +82,7 @@ pub static MODULES: &[&Module] = &[
     &auth_basic::MODULE,
     &headers::MODULE,
     &proxy::MODULE,
+    &fastcgi::MODULE,
     &crate::filters::charset::MODULE,
     &crate::filters::userid::MODULE,
     &crate::filters::gzip::MODULE,

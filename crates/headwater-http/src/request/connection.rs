@@ -71,6 +71,10 @@ pub struct Connection {
     pub came_early: Cell<bool>,
     /// How long it stays open without a request, by the location of the last one.
     pub keepalive_timeout: Cell<Option<Duration>>,
+    /// Whether small packets leave at once (`tcp_nodelay`).
+    pub nodelay: Cell<bool>,
+    /// Whether small packets are held back for the present response (`tcp_nopush`).
+    pub corked: Cell<bool>,
     local: OnceCell<Addr>,
 }
 
@@ -104,6 +108,8 @@ impl Connection {
             pipelined: Cell::new(false),
             came_early: Cell::new(false),
             keepalive_timeout: Cell::new(None),
+            nodelay: Cell::new(true),
+            corked: Cell::new(false),
             local: OnceCell::new(),
         })
     }

@@ -18,7 +18,7 @@ use headwater_io::timer::{Timer, with_timeout};
 use super::head::{Verdict, process};
 use super::peers::{Group, Peer, Picked, Tried};
 use super::pool::Link;
-use super::protocol::{Header, Protocol, ResponseHead};
+use super::protocol::{Header, Protocol, ResponseHead, log};
 use super::relay::{Spool, Step};
 use super::retry::{self, Attempt, Failure};
 use super::settings::{UpstreamConf, local_address};
@@ -313,9 +313,9 @@ impl Engine<'_> {
         }
         let all: &[u8] = if fresh { bytes } else { buffer };
         let header = self.protocol.process_header(r, all, &mut self.head);
-        let too_big = |used: usize| used > self.conf.buffer_size;
+        let size = |used: usize| self.protocol.header_size(used);
         match header {
-            Header::Again if too_big(all.len().saturating_add(1)) => {
+            Header::Again | Header::Skip(_) if size(all.len()) >= self.conf.buffer_size => {
                 Some(self.invalid("upstream sent too big header", attempt))
             }
             Header::Again => {
@@ -327,8 +327,15 @@ impl Engine<'_> {
                 }
                 None
             }
+            Header::Skip(used) => {
+                let rest = all.get(used..).unwrap_or_default().to_vec();
+                *buffer = rest;
+                None
+            }
             Header::Invalid(text) => Some(self.invalid(&text, attempt)),
-            Header::Ok(used) if too_big(used) => Some(self.invalid("upstream sent too big header", attempt)),
+            Header::Ok(used) if size(used) > self.conf.buffer_size => {
+                Some(self.invalid("upstream sent too big header", attempt))
+            }
             Header::Ok(used) => {
                 let rest = all.get(used..).unwrap_or_default();
                 if fresh {
@@ -342,7 +349,9 @@ impl Engine<'_> {
     }
 
     fn invalid(&self, text: &str, attempt: Attempt) -> Result<Step, End> {
-        self.log(Level::Error, format_args!("{text}"));
+        if !text.is_empty() {
+            self.log(Level::Error, format_args!("{text}"));
+        }
         Err(End::Failed(Failure::InvalidHeader, attempt))
     }
 
@@ -430,22 +439,7 @@ impl Engine<'_> {
 
     /// Logs with the back end's URL, which is put together only when a line is written.
     pub(super) fn log(&self, level: Level, text: std::fmt::Arguments<'_>) {
-        let r = self.r;
-        if !r.loc().error_log.wants(level) {
-            return;
-        }
-        let peer = r.upstream.borrow().states.last().map(|state| state.peer.clone());
-        let mut url = self.protocol.scheme().as_bytes().to_vec();
-        if let Some(peer) = &peer {
-            url.extend_from_slice(peer.as_bytes());
-            if peer.starts_with("unix:") {
-                url.push(b':');
-            }
-        }
-        url.extend_from_slice(self.protocol.uri(&self.request));
-        *r.upstream_url.borrow_mut() = Some(url.into());
-        r.log(level, text);
-        *r.upstream_url.borrow_mut() = None;
+        log(self.r, self.protocol.scheme(), self.protocol.uri(&self.request), level, text);
     }
 
     fn push_state(&mut self, peer: &Arc<str>) {

@@ -13,4 +13,5 @@ pub mod relay;
 pub mod retry;
 mod send;
 pub mod settings;
+pub mod target;
 pub mod tunnel;

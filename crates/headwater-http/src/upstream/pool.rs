@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,7 @@ struct Idle {
 #[derive(Debug, Default)]
 pub struct Pool {
     idle: Mutex<VecDeque<Idle>>,
+    retired: AtomicBool,
 }
 
 impl Pool {
@@ -89,6 +91,7 @@ impl Pool {
     pub fn put(&self, group: &Group, peer: &Arc<Peer>, link: Link, owner: usize, workers: usize) {
         let keep = &group.keepalive;
         let old = keep.connections == 0
+            || self.retired.load(Ordering::Relaxed)
             || link.requests >= keep.requests
             || link.since.elapsed() >= keep.time
             || !link.stream.looks_idle();
@@ -103,6 +106,13 @@ impl Pool {
             if all.len() > limit { all.pop_front() } else { None }
         };
         drop(removed);
+    }
+
+    /// Closes all idle connections and takes no more: the configuration the group belongs to is no longer the present one.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        let gone = std::mem::take(&mut *self.idle());
+        drop(gone);
     }
 
     /// Closes this worker's connections that timed out, were closed by the back end, or say something unasked.

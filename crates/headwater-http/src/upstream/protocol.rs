@@ -1,10 +1,13 @@
 //! The protocol callbacks: synchronous, without I/O, named as nginx names them. One engine does all waiting.
 //!
-//! A protocol sees bytes and says what they mean; it never learns how they travel. Implemented by `modules::proxy`; called by `engine`.
+//! A protocol sees bytes and says what they mean; it never learns how they travel. Implemented by `modules::proxy` and `modules::fastcgi`; called by `engine`.
+
+use std::fmt;
 
 use bytes::Bytes;
 use headwater_wire::headers::HeaderList;
 
+use crate::flow::error_log::Level;
 use crate::request::Request;
 
 /// What `process_header` made of the bytes so far.
@@ -12,9 +15,11 @@ use crate::request::Request;
 pub enum Header {
     /// More bytes are needed.
     Again,
+    /// More bytes are needed; so many of the buffer are used up and not shown again.
+    Skip(usize),
     /// The head is complete; it took this many bytes of the buffer.
     Ok(usize),
-    /// The bytes are no response of this protocol: 502 or the next peer. The text is for the log.
+    /// The bytes are no response of this protocol: 502 or the next peer. The text is for the log; an empty one is not logged.
     Invalid(String),
 }
 
@@ -69,8 +74,18 @@ pub trait Protocol {
         out.extend_from_slice(data);
     }
 
-    /// Parses the response head from all bytes received so far. Any split of the bytes gives the same result.
+    /// Whether stored bodies go through `encode_body` too, an empty one included.
+    fn frames_body(&self) -> bool {
+        false
+    }
+
+    /// Parses the response head from all bytes received so far but those skipped. Any split of the bytes gives the same result.
     fn process_header(&mut self, r: &Request, buffer: &[u8], head: &mut ResponseHead) -> Header;
+
+    /// How much of `*_buffer_size` the head takes so far, after `process_header` looked at `used` bytes. A protocol that skips bytes counts itself.
+    fn header_size(&self, used: usize) -> usize {
+        used
+    }
 
     /// Prepares for the body; the head is known.
     fn input_filter_init(&mut self, r: &Request, head: &ResponseHead);
@@ -110,4 +125,23 @@ pub trait Protocol {
     fn trailers(&mut self) -> Option<HeaderList> {
         None
     }
+}
+
+/// Logs with the URL of the back end being asked, which is put together only when a line is written.
+pub fn log(r: &Request, scheme: &str, uri: &[u8], level: Level, text: fmt::Arguments<'_>) {
+    if !r.loc().error_log.wants(level) {
+        return;
+    }
+    let peer = r.upstream.borrow().states.last().map(|state| state.peer.clone());
+    let mut url = scheme.as_bytes().to_vec();
+    if let Some(peer) = &peer {
+        url.extend_from_slice(peer.as_bytes());
+        if peer.starts_with("unix:") {
+            url.push(b':');
+        }
+    }
+    url.extend_from_slice(uri);
+    *r.upstream_url.borrow_mut() = Some(url.into());
+    r.log(level, text);
+    *r.upstream_url.borrow_mut() = None;
 }

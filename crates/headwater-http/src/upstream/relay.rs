@@ -264,7 +264,7 @@ impl Engine<'_> {
             let piece = match self.protocol.input_filter(r, rest) {
                 Ok(piece) => piece,
                 Err(text) => {
-                    r.log(Level::Error, format_args!("{text}"));
+                    self.log(Level::Error, format_args!("{text}"));
                     return (Step::Broken, bytes.len());
                 }
             };

@@ -1,13 +1,14 @@
-//! Sending a request to a back end: its head and body in as few writes as they allow, or the body as the client sends it.
+//! Sending a request: its head, and its body from memory, from a file, or as the client sends it.
 //!
-//! Called by `engine` once a connection is there. nginx's counterpart: `ngx_http_upstream_send_request`,
-//! `ngx_http_upstream_send_request_body`.
+//! Called by `engine` once per attempt. nginx's counterpart: `ngx_http_upstream_send_request`, `ngx_http_upstream_send_request_body`.
 
+use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt as _;
 
 use headwater_io::stream::Stream;
-use headwater_io::timer::with_timeout;
+use headwater_io::timer::{Elapsed, with_timeout};
 
 use super::engine::{End, Engine};
 use super::retry::{Attempt, Failure};
@@ -16,6 +17,9 @@ use crate::flow::os_error;
 use crate::flow::phases::Outcome;
 use crate::request::body::{BodyError, Stored};
 
+/// How much of a file is read at once for a protocol that frames bodies, bytes.
+const PIECE: u64 = 64 * 1024;
+
 impl Engine<'_> {
     /// Sends the request's head and body.
     pub(super) async fn send(&mut self, stream: &mut Stream, attempt: Attempt) -> Result<(), End> {
@@ -23,6 +27,10 @@ impl Engine<'_> {
         let body =
             if self.conf.pass_request_body { r.exchange.body.stored.borrow().clone() } else { Stored::None };
         let streams = self.streams_body;
+        if self.protocol.frames_body() && !streams {
+            let sent = self.send_framed(stream, &body).await;
+            return sent.map_err(|failure| End::Failed(failure, attempt));
+        }
         let request = std::mem::take(&mut self.request);
         let sent = match &body {
             Stored::Memory(bytes) => self.write_all(stream, &request, bytes).await,
@@ -37,6 +45,39 @@ impl Engine<'_> {
         }
         if streams {
             self.stream_body(stream, attempt).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the head and a body that the protocol frames.
+    async fn send_framed(&mut self, stream: &mut Stream, body: &Stored) -> Result<(), Failure> {
+        let mut encoded = Vec::new();
+        match body {
+            Stored::None => self.protocol.encode_body(&[], true, &mut encoded),
+            Stored::Memory(bytes) => self.protocol.encode_body(bytes, true, &mut encoded),
+            Stored::File(..) => {}
+        }
+        let request = std::mem::take(&mut self.request);
+        let sent = self.write_all(stream, &request, &encoded).await;
+        self.request = request;
+        sent?;
+        let Stored::File(temp, length) = body else { return Ok(()) };
+        let mut piece = Vec::new();
+        let mut offset = 0;
+        while offset < *length {
+            let count = length.saturating_sub(offset).min(PIECE);
+            piece.resize(usize::try_from(count).unwrap_or_default(), 0);
+            if let Err(error) = temp.file().read_exact_at(&mut piece, offset) {
+                self.log(
+                    Level::Crit,
+                    format_args!("the request body cannot be read from its file {}", os_error(&error)),
+                );
+                return Err(Failure::Error);
+            }
+            offset = offset.saturating_add(count);
+            encoded.clear();
+            self.protocol.encode_body(&piece, offset >= *length, &mut encoded);
+            self.write_all(stream, &encoded, &[]).await?;
         }
         Ok(())
     }
@@ -85,12 +126,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    async fn send_file(
-        &mut self,
-        stream: &mut Stream,
-        file: &std::fs::File,
-        length: u64,
-    ) -> Result<(), Failure> {
+    async fn send_file(&mut self, stream: &mut Stream, file: &File, length: u64) -> Result<(), Failure> {
         let mut offset = 0;
         while offset < length {
             let count = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX).min(2 << 20);
@@ -101,10 +137,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    fn sent(
-        &self,
-        outcome: Result<io::Result<usize>, headwater_io::timer::Elapsed>,
-    ) -> Result<usize, Failure> {
+    fn sent(&self, outcome: Result<io::Result<usize>, Elapsed>) -> Result<usize, Failure> {
         match outcome {
             Ok(Ok(0)) => Err(Failure::Error),
             Ok(Ok(sent)) => {

@@ -71,8 +71,8 @@ pub struct UpstreamOverrides {
     pub buffering: Cell<Option<bool>>,
 }
 
-/// Headers that nginx never passes unless told to.
-pub const HIDDEN: [&str; 9] = [
+/// Response headers that `proxy_pass` hides unless told to pass them.
+pub const HIDDEN_BY_PROXY: [&str; 8] = [
     "date",
     "server",
     "x-pad",
@@ -81,13 +81,22 @@ pub const HIDDEN: [&str; 9] = [
     "x-accel-limit-rate",
     "x-accel-buffering",
     "x-accel-charset",
-    "status",
 ];
 
-/// The headers to hide: the usual ones (the first `usual` of `HIDDEN`) and `hide`, without those in `pass`.
+/// Response headers that back ends with CGI heads have hidden unless told to pass them.
+pub const HIDDEN_BY_CGI: [&str; 6] = [
+    "status",
+    "x-accel-expires",
+    "x-accel-redirect",
+    "x-accel-limit-rate",
+    "x-accel-buffering",
+    "x-accel-charset",
+];
+
+/// The headers to hide: the usual ones and `hide`, without those in `pass`.
 #[must_use]
-pub fn hidden(usual: usize, hide: &[Text], pass: &[Text]) -> NameSet {
-    let usual = HIDDEN.iter().take(usual).map(|name| name.as_bytes().to_vec());
+pub fn hidden(usual: &[&str], hide: &[Text], pass: &[Text]) -> NameSet {
+    let usual = usual.iter().map(|name| name.as_bytes().to_vec());
     let own = hide.iter().map(|name| name.to_ascii_lowercase());
     usual.filter(|name| !pass.iter().any(|pass| pass.eq_ignore_ascii_case(name))).chain(own).collect()
 }
@@ -210,10 +219,64 @@ pub fn local_address(text: &[u8]) -> Option<std::net::SocketAddr> {
     ip.parse().ok().map(|ip| std::net::SocketAddr::new(ip, 0))
 }
 
+impl NextUpstream {
+    /// The words.
+    pub const SYNTAX: &str = "error | timeout | invalid_header | http_500 | http_502 | http_503 | http_504 | http_403 | http_404 | http_429 | non_idempotent | off ...";
+    /// The default.
+    pub const USUAL: Self = Self::ERROR.and(Self::TIMEOUT);
+
+    /// The conditions.
+    #[must_use]
+    pub const fn conditions(self) -> Self {
+        self
+    }
+}
+
+/// Conditions of `*_next_upstream` for back ends that are no gateways: they know no `http_502` and `http_504`.
+#[derive(Debug, Clone, Copy)]
+pub struct CgiNextUpstream(NextUpstream);
+
+impl CgiNextUpstream {
+    /// The words.
+    pub const SYNTAX: &str = "error | timeout | invalid_header | http_500 | http_503 | http_403 | http_404 | http_429 | non_idempotent | off ...";
+    /// The default.
+    pub const USUAL: Self = Self(NextUpstream::USUAL);
+
+    /// The conditions.
+    #[must_use]
+    pub const fn conditions(self) -> NextUpstream {
+        self.0
+    }
+}
+
+impl Value for CgiNextUpstream {
+    const ARGS: Args = NextUpstream::ARGS;
+
+    fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
+        let mut slot = None;
+        Self::set(&mut slot, cx, directive)?;
+        Ok(slot.unwrap_or(Self(NextUpstream::default())))
+    }
+
+    fn set(slot: &mut Option<Self>, cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
+        let gateway = |word: &[u8]| {
+            matches!(NextUpstream::from_word(word), Some(NextUpstream::HTTP_502 | NextUpstream::HTTP_504))
+        };
+        if let Some(at) = directive.args.iter().position(|word| gateway(&word.text)) {
+            let message = format!("invalid value \"{}\"", directive.word(at).str());
+            return Err(directive.error_at(at, message));
+        }
+        let mut inner = slot.map(|set| set.0);
+        NextUpstream::set(&mut inner, cx, directive)?;
+        *slot = inner.map(Self);
+        Ok(())
+    }
+}
+
 /// Declares the shared directives for one prefix: a settings group in a module of its own, with a conversion to [`UpstreamConf`].
 #[macro_export]
 macro_rules! upstream_family {
-    ($prefix:literal, $module:literal) => {
+    ($prefix:literal, $module:literal, $next:ty) => {
         headwater_conf::settings! {
             /// Settings of the family's back ends.
             pub struct FamilySettings, raw FamilyRaw, module $module {
@@ -224,7 +287,7 @@ macro_rules! upstream_family {
                 /// Limits the time between two reads from a back end.
                 concat!($prefix, "read_timeout"), HSL, "time", "60s" => read_timeout: Milliseconds = Milliseconds::from_secs(60);
                 /// Says in which cases a request goes to the next server.
-                concat!($prefix, "next_upstream"), HSL, "error | timeout | invalid_header | http_500 | http_502 | http_503 | http_504 | http_403 | http_404 | http_429 | non_idempotent | off ...", "error timeout" => next_upstream: NextUpstream = NextUpstream::ERROR.and(NextUpstream::TIMEOUT);
+                concat!($prefix, "next_upstream"), HSL, <$next>::SYNTAX, "error timeout" => next_upstream: $next = <$next>::USUAL;
                 /// Limits the number of attempts.
                 concat!($prefix, "next_upstream_tries"), HSL, "number", "0" => next_upstream_tries: Number = Number(0);
                 /// Limits the time in which attempts may start.
@@ -271,14 +334,14 @@ macro_rules! upstream_family {
         }
 
         impl FamilySettings {
-            /// The settings as the engine takes them; `usual` says how many of the usually hidden headers the family hides.
+            /// The settings as the engine takes them; `usual` are the headers that the family hides.
             #[must_use]
-            pub fn conf(&self, usual: usize) -> UpstreamConf {
+            pub fn conf(&self, usual: &[&str]) -> UpstreamConf {
                 UpstreamConf {
                     connect_timeout: *self.connect_timeout,
                     send_timeout: *self.send_timeout,
                     read_timeout: *self.read_timeout,
-                    next_upstream: self.next_upstream,
+                    next_upstream: self.next_upstream.conditions(),
                     next_upstream_tries: *self.next_upstream_tries,
                     next_upstream_timeout: *self.next_upstream_timeout,
                     buffering: self.buffering,

@@ -1,6 +1,6 @@
 //! One header line at a time, resumable at any byte: the part request heads and response heads share.
 //!
-//! Called by [`super::request`] and [`super::response`]. A line ends with LF, any number of CR may precede it; the
+//! Called by [`super::request`], [`super::response`] and [`crate::cgi`]. A line ends with LF, any number of CR may precede it; the
 //! value loses spaces (not tabs) at both ends; a control character in a name or a NUL anywhere ends the parse.
 //! nginx counterpart: `ngx_http_parse_header_line`.
 
@@ -23,16 +23,16 @@ enum State {
 
 /// What characters a name may hold beyond letters, digits and `-`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
+pub(crate) struct Rules {
     /// `_` is a valid character.
-    pub(super) underscores: bool,
+    pub(crate) underscores: bool,
     /// Skip further `HTTP/…` lines: some back ends send the status line twice.
-    pub(super) skip_status_lines: bool,
+    pub(crate) skip_status_lines: bool,
 }
 
 /// What [`HeaderLineParser::feed`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// The bytes ran out inside of, or before, a line.
     More,
     /// A whole line; read it with [`HeaderLineParser::line`].
@@ -43,19 +43,19 @@ pub(super) enum Event {
 
 /// A character that ends the parse of the head: it stands where the parser stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct InvalidLine;
+pub(crate) struct InvalidLine;
 
 /// The state of one line; reset by itself after each.
 #[derive(Clone, Debug, Default)]
-pub(super) struct HeaderLineParser {
+pub(crate) struct HeaderLineParser {
     state: State,
     /// Offset of the name's first byte.
-    pub(super) start: usize,
+    pub(crate) start: usize,
     name_end: usize,
     value_start: usize,
     value_end: usize,
     /// The name holds a character that is not allowed, but not one that ends the parse.
-    pub(super) invalid: bool,
+    pub(crate) invalid: bool,
 }
 
 const VALID: u8 = 0;
@@ -87,25 +87,25 @@ const fn name_classes() -> [u8; 256] {
 
 impl HeaderLineParser {
     /// Whether the parser stands before the first byte of a line.
-    pub(super) fn at_line_start(&self) -> bool {
+    pub(crate) fn at_line_start(&self) -> bool {
         self.state == State::Start
     }
 
     /// The line just found; `known` is left to the caller's lookup so that dropped lines cost none.
-    pub(super) fn line(&self, buf: &[u8]) -> Line {
+    pub(crate) fn line(&self, buf: &[u8]) -> Line {
         let name = Span::between(self.start, self.name_end);
         let known = if self.invalid { KnownHeader::Other } else { KnownHeader::lookup(name.get(buf)) };
         Line { name, value: Span::between(self.value_start, self.value_end), known }
     }
 
     /// The line just found without its line end, as it is logged: name, colon, value.
-    pub(super) fn text(&self) -> Span {
+    pub(crate) fn text(&self) -> Span {
         Span::between(self.start, self.value_end)
     }
 
     /// Goes on at `*pos` until a line ends or `buf` does; moves `*pos` behind what was read (onto the offending
     /// byte for an error).
-    pub(super) fn feed(&mut self, buf: &[u8], pos: &mut usize, rules: Rules) -> Result<Event, InvalidLine> {
+    pub(crate) fn feed(&mut self, buf: &[u8], pos: &mut usize, rules: Rules) -> Result<Event, InvalidLine> {
         while let Some(&byte) = buf.get(*pos) {
             match self.state {
                 State::Start => {

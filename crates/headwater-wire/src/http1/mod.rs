@@ -4,7 +4,7 @@
 //! `ngx_http_request.c`.
 
 pub mod chunked;
-mod header_line;
+pub(crate) mod header_line;
 pub mod request;
 mod request_line;
 pub mod response;

@@ -25,13 +25,13 @@ use crate::request::Request;
 use crate::script::{Complex, NameValue, VariableDef};
 use crate::upstream::engine;
 use crate::upstream::peers::Group;
-use crate::upstream::settings::{Bind, IgnoreHeaders, NextUpstream, UpstreamConf, hidden};
+use crate::upstream::settings::{Bind, HIDDEN_BY_PROXY, IgnoreHeaders, NextUpstream, UpstreamConf, hidden};
 use cookie::{Cookies, Rules};
 use redirect::{Redirects, Rewrite};
 use request::RequestTemplate;
 use url::{Pass, Upstream};
 
-crate::upstream_family!("proxy_", "ngx_http_proxy_module");
+crate::upstream_family!("proxy_", "ngx_http_proxy_module", NextUpstream);
 
 /// The module.
 pub static MODULE: Module = Module {
@@ -140,7 +140,7 @@ fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
     let redirects = proxy.redirect.resolve(&upstream, &location_name, &pass)?;
     let template = RequestTemplate::new(builder.cx, &proxy, &family, &pass)?;
     let location = Arc::new(ProxyLocation {
-        conf: UpstreamConf { pass_trailers: proxy.pass_trailers, ..family.conf(9) },
+        conf: UpstreamConf { pass_trailers: proxy.pass_trailers, ..family.conf(&HIDDEN_BY_PROXY) },
         upstream,
         template,
         redirects,

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use headwater_conf::{Args, Cx, Directive, Result, Value};
-use headwater_io::addr::Addr;
 
 use crate::config::{LocationBuilder, LocationKind};
-use crate::modules::upstream::resolve;
 use crate::request::Request;
 use crate::script::Complex;
-use crate::upstream::peers::{Group, Groups, Keepalive, Peer};
+use crate::upstream::peers::Group;
+use crate::upstream::target::{self, port_of};
 
 /// `proxy_pass` as written.
 #[derive(Debug, Clone)]
@@ -78,13 +77,6 @@ fn split(rest: &[u8]) -> (&[u8], &[u8]) {
     rest.split_at_checked(end).unwrap_or((rest, &[]))
 }
 
-fn port_of(host: &str) -> Option<&str> {
-    match host.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').and_then(|(_, after)| after.strip_prefix(':')),
-        None => host.split_once(':').map(|(_, port)| port),
-    }
-}
-
 /// Resolves a location's `proxy_pass`.
 pub(super) fn upstream(builder: &mut LocationBuilder<'_, '_>, pass: &Pass) -> Result<Upstream> {
     let Some(text) = pass.value.as_text() else { return Ok(Upstream::Dynamic(pass.value.clone())) };
@@ -99,19 +91,7 @@ pub(super) fn upstream(builder: &mut LocationBuilder<'_, '_>, pass: &Pass) -> Re
     }
     let uri = if uri.starts_with(b"?") { [b"/", uri].concat() } else { uri.to_vec() };
     let name = String::from_utf8_lossy(host).into_owned();
-    let groups = builder.cx.state::<Groups>();
-    let bare = name.split(':').next().unwrap_or_default();
-    let group = match groups.find(&name) {
-        Some(group) => group,
-        None if bare != name && groups.find(bare).is_some_and(|group| group.declared) => {
-            let port = port_of(&name).unwrap_or_default();
-            return Err(directive.error_at(0, format!("upstream \"{bare}\" may not have port {port}")));
-        }
-        None => {
-            let peers = resolve(directive, 0, &name, 80)?.into_iter().map(|addr| peer(addr, &name)).collect();
-            groups.add(Group::new(&name, peers, Vec::new(), Keepalive::default()))
-        }
-    };
+    let group = target::fixed(builder.cx, directive, &name, Some(80))?;
     let port = port_of(&name).unwrap_or("80").to_owned();
     let shown = if name.starts_with("unix:") { "localhost".to_owned() } else { name };
     Ok(Upstream::Fixed {
@@ -121,19 +101,6 @@ pub(super) fn upstream(builder: &mut LocationBuilder<'_, '_>, pass: &Pass) -> Re
         uri: uri.into(),
         url: Bytes::copy_from_slice(text),
     })
-}
-
-fn peer(addr: Addr, server: &str) -> Peer {
-    Peer {
-        name: addr.to_string().into(),
-        addr,
-        server: server.into(),
-        weight: 1,
-        max_fails: 1,
-        fail_timeout: std::time::Duration::from_secs(10),
-        max_conns: 0,
-        down: false,
-    }
 }
 
 /// A back end that was found at run time.
@@ -158,28 +125,8 @@ pub(super) fn parse_dynamic(r: &Request, text: &[u8]) -> std::result::Result<Tar
     if name.is_empty() {
         return Err((500, format!("invalid URL prefix in \"{shown}\"")));
     }
-    let generation = &r.exchange.generation;
-    let known = generation.upstreams.iter().find(|group| group.name.eq_ignore_ascii_case(&name)).cloned();
     let port = port_of(&name).unwrap_or("80").to_owned();
-    let group = match known {
-        Some(group) => group,
-        None => {
-            let addr = if let Some(path) = name.strip_prefix("unix:") {
-                Addr::unix(path)
-            } else {
-                let bare = name.strip_suffix(&format!(":{port}")).unwrap_or(&name);
-                let bare = bare.strip_prefix('[').and_then(|bare| bare.strip_suffix(']')).unwrap_or(bare);
-                let number =
-                    port.parse().map_err(|_| (500, format!("invalid port in upstream \"{name}\"")))?;
-                match bare.parse() {
-                    Ok(ip) => Addr::Inet(std::net::SocketAddr::new(ip, number)),
-                    Err(_) => return Err((502, format!("no resolver defined to resolve {bare}"))),
-                }
-            };
-            let keepalive = Keepalive { connections: 0, ..Keepalive::default() };
-            Arc::new(Group::new(&name, vec![peer(addr, &name)], Vec::new(), keepalive))
-        }
-    };
+    let group = target::dynamic(r, &name, Some(80))?;
     let uri = if uri.starts_with(b"?") { [b"/", uri].concat() } else { uri.to_vec() };
     let host = if name.starts_with("unix:") { Bytes::from_static(b"localhost") } else { name.into() };
     Ok(Target { group, host, port: port.into(), uri: uri.into() })

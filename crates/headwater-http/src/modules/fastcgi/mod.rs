@@ -1,0 +1,182 @@
+//! ngx_http_fastcgi_module: FastCGI back ends.
+//!
+//! `params` builds the request, `protocol` is the callbacks, `script_name` splits the URI for the variables. The work is done by
+//! `upstream::engine`. nginx's counterpart: `ngx_http_fastcgi_module.c`.
+
+mod params;
+mod protocol;
+mod script_name;
+
+use std::sync::Arc;
+
+use headwater_conf::context::{HSL, LOCATION, LOCATION_IF};
+use headwater_conf::value::{Buffers, List, Milliseconds, Number, Offset, Size, Text};
+use headwater_conf::{Args, Cx, Directive, Result, Value, settings};
+
+use super::Module;
+use crate::config::core::{Rate, TempPath};
+use crate::config::{LocationBuilder, LocationKind};
+use crate::flow::error_log::Level;
+use crate::flow::phases::{Handler, Outcome};
+use crate::request::Request;
+use crate::script::{Complex, VariableDef};
+use crate::upstream::peers::Group;
+use crate::upstream::settings::{Bind, CgiNextUpstream, HIDDEN_BY_CGI, IgnoreHeaders, UpstreamConf, hidden};
+use crate::upstream::{engine, target};
+use params::{Param, ParamSet};
+use script_name::{ScriptNames, SplitPattern};
+
+const NAME: &str = "ngx_http_fastcgi_module";
+
+crate::upstream_family!("fastcgi_", "ngx_http_fastcgi_module", CgiNextUpstream);
+
+/// The module.
+pub static MODULE: Module = Module {
+    directives: &[FamilySettings::DIRECTIVES, FastcgiSettings::DIRECTIVES],
+    variables: VARIABLES,
+    build,
+    ..Module::named(NAME)
+};
+
+settings! {
+    /// What only FastCGI back ends have.
+    pub struct FastcgiSettings, raw FastcgiRaw, module "ngx_http_fastcgi_module" {
+        /// Passes requests to a FastCGI server or a group of them.
+        "fastcgi_pass", LOCATION.or(LOCATION_IF), "address", "" => pass: Option<Pass> = None;
+        /// Sets a parameter for the FastCGI server; with `if_not_empty`, one without a value is not sent. One that is called `HTTP_…` stands for the request header.
+        "fastcgi_param", HSL, "parameter value [if_not_empty]", "HTTP_HOST $host$is_request_port$request_port" => param: List<Param> = List::default();
+        /// Sets the file name that is appended to a URI which ends with a slash, for `$fastcgi_script_name`.
+        "fastcgi_index", HSL, "name", "" => index: Text = Text(Vec::new());
+        /// Sets the expression whose two captures are `$fastcgi_script_name` and `$fastcgi_path_info`.
+        "fastcgi_split_path_info", HSL, "regex", "" => split_path_info: Option<SplitPattern> = None;
+        /// Leaves connections open for further requests.
+        "fastcgi_keep_conn", HSL, "on | off", "off" => keep_conn: bool = false;
+        /// Sets a text that makes a response invalid when the server writes it to its standard error before the response.
+        "fastcgi_catch_stderr", HSL, "string", "" => catch_stderr: List<Text> = List::default();
+        /// Has no meaning here: the kernel decides when data is sent.
+        "fastcgi_send_lowat", HSL, "size", "0" => send_lowat: crate::config::ignored::Ignored<1, 1> = crate::config::ignored::Ignored;
+    }
+}
+
+/// `fastcgi_pass` as written.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    directive: Directive,
+    value: Complex,
+}
+
+impl Value for Pass {
+    const ARGS: Args = Args::exactly(1);
+    const INHERITS: bool = false;
+
+    fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
+        Ok(Pass { directive: directive.clone(), value: Complex::compile(cx, directive, 0)? })
+    }
+
+    // Each location says for itself where it passes requests.
+    fn inherit(_: &mut Option<Self>, _: &Option<Self>) {}
+}
+
+/// Where a location passes requests.
+enum Upstream {
+    /// Known at load.
+    Fixed(Arc<Group>),
+    /// Known at run time.
+    Dynamic(Complex),
+}
+
+/// A location that passes requests to FastCGI servers.
+struct FastcgiLocation {
+    conf: UpstreamConf,
+    upstream: Upstream,
+    params: ParamSet,
+    keep_conn: bool,
+    catch_stderr: Vec<Text>,
+    /// Tells locations apart that do not share idle connections.
+    owner: usize,
+}
+
+fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
+    let family = builder.settings::<FamilySettings>();
+    let raw = builder.merged::<FamilySettings>();
+    if let Err(message) = family.check(&raw) {
+        return Err(builder.error(message));
+    }
+    let fastcgi = builder.settings::<FastcgiSettings>();
+    if let Some(names) = ScriptNames::new(&fastcgi.index, fastcgi.split_path_info.as_ref()) {
+        builder.attach(Arc::new(names));
+    }
+    // fastcgi_pass belongs to the very block that says it.
+    let Some(pass) = builder.own::<FastcgiRaw>().and_then(|raw| raw.pass.get().cloned().flatten()) else {
+        return Ok(());
+    };
+    let directory = family.temp_path.directory(&builder.cx.prefix);
+    builder.needs_directory(directory);
+    let upstream = match pass.value.as_text() {
+        Some(text) => {
+            let name = String::from_utf8_lossy(text);
+            Upstream::Fixed(target::fixed(builder.cx, &pass.directive, &name, None)?)
+        }
+        None => Upstream::Dynamic(pass.value.clone()),
+    };
+    let location = FastcgiLocation {
+        conf: family.conf(&HIDDEN_BY_CGI),
+        upstream,
+        params: ParamSet::new(builder.cx, &pass.directive, &fastcgi.param, family.pass_request_headers)?,
+        keep_conn: fastcgi.keep_conn,
+        catch_stderr: fastcgi.catch_stderr.to_vec(),
+        owner: builder.location.id.0 as usize + 1,
+    };
+    let prefix = matches!(builder.decl.kind, LocationKind::Exact | LocationKind::Prefix(_));
+    if builder.decl.name.ends_with(b"/") && prefix {
+        builder.location.auto_redirect = true;
+    }
+    builder.location.content_handler = Some(Arc::new(FastcgiHandler(Arc::new(location))));
+    Ok(())
+}
+
+struct FastcgiHandler(Arc<FastcgiLocation>);
+
+impl Handler for FastcgiHandler {
+    fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a> {
+        Outcome::Wait(Box::pin(serve(&self.0, r)))
+    }
+}
+
+async fn serve(location: &Arc<FastcgiLocation>, r: &Request) -> Outcome<'static> {
+    let conversation = Box::new(protocol::FastCgi::new(location.clone()));
+    match &location.upstream {
+        Upstream::Fixed(group) => engine::run(r, &location.conf, group, location.owner, conversation).await,
+        Upstream::Dynamic(value) => {
+            let name = String::from_utf8_lossy(&value.value(r)).into_owned();
+            match target::dynamic(r, &name, None) {
+                Ok(group) => engine::run(r, &location.conf, &group, location.owner, conversation).await,
+                Err((status, message)) => {
+                    r.log(Level::Error, format_args!("{message}"));
+                    Outcome::Status(status)
+                }
+            }
+        }
+    }
+}
+
+const VARIABLES: &[VariableDef] = &[
+    VariableDef::new(
+        "fastcgi_script_name",
+        NAME,
+        |r, _, out| {
+            script_name::write_script_name(r, out);
+            true
+        },
+        "The URI, or the first capture of fastcgi_split_path_info; with fastcgi_index when it ends with a slash.",
+    ),
+    VariableDef::new(
+        "fastcgi_path_info",
+        NAME,
+        |r, _, out| {
+            script_name::write_path_info(r, out);
+            true
+        },
+        "The second capture of fastcgi_split_path_info.",
+    ),
+];
