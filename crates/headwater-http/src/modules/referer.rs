@@ -52,14 +52,21 @@ const VARIABLES: &[VariableDef] = &[VariableDef::new(
     "invalid_referer",
     NAME,
     |r, _, out| {
-        if r.loc().settings::<Referers>().is_some_and(|referers| !referers.allow(r)) {
+        if let Some(assigned) = r.extension::<Assigned>() {
+            out.extend_from_slice(&assigned.0);
+        } else if r.loc().settings::<Referers>().is_some_and(|referers| !referers.allow(r)) {
             out.push(b'1');
         }
         true
     },
     "Empty when the `Referer` header is one of `valid_referers`, otherwise `1`.",
 )
-.assignable(|_, _| {})];
+.assignable(|r, value| {
+    r.set_extension(Assigned(value.to_vec()));
+})];
+
+/// What `set $invalid_referer` assigned.
+struct Assigned(Vec<u8>);
 
 /// What a block says.
 #[derive(Debug, Clone, Default)]
