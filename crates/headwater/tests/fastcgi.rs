@@ -2,6 +2,8 @@
 //!
 //! Runs headwater (or `SUBJECT`) on loopback with free ports and php-fpm (Debian's `php-fpm`) in the foreground; both end with the test.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
