@@ -138,7 +138,7 @@ struct Stage {
     server: Server,
     _php: Php,
     port: u16,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Stage {
@@ -150,7 +150,7 @@ impl Stage {
         let php = Php::start(dir.path());
         let binary = subject::find(Path::new(env!("CARGO_BIN_EXE_headwater"))).unwrap().path;
         let server = Server::start(&binary, CONF, &mut template, port, Mode::Master).unwrap();
-        Stage { server, _php: php, port, _dir: dir }
+        Stage { server, _php: php, port, dir }
     }
 
     /// The whole answer to a request of these lines.
@@ -225,7 +225,7 @@ fn large_bodies_pass_both_ways() {
         assert!(body == wanted, "the body differs");
         for size in [1, 16 * 1024, 32 * 1024 + 1, 5 << 20] {
             let body = bytes(size);
-            let sum = md5(&body, stage._dir.path());
+            let sum = md5(&body, stage.dir.path());
             let answer = stage.post(&format!("{place}/index.php?do=sum"), "a/b", &body);
             has(&answer, &[&format!("\r\n\r\n{size} {sum} {size}")]);
         }
@@ -235,7 +235,7 @@ fn large_bodies_pass_both_ways() {
 #[test]
 fn chunked_body_is_passed() {
     let stage = Stage::new();
-    let sum = md5(b"hello", stage._dir.path());
+    let sum = md5(b"hello", stage.dir.path());
     let head = "POST /index.php?do=sum HTTP/1.1\nTransfer-Encoding: chunked";
     has(&stage.ask(head, b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"), &[&format!("5 {sum} 5")]);
 }

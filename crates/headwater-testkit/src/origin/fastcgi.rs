@@ -27,8 +27,9 @@ pub fn end() -> Vec<u8> {
 }
 
 fn record(kind: u8, content: &[u8]) -> Vec<u8> {
-    // A script's text is far shorter than a record may be.
-    let length = u16::try_from(content.len()).unwrap_or(u16::MAX).to_be_bytes();
+    // A script that needs more sends more records.
+    let content = &content[..content.len().min(usize::from(u16::MAX))];
+    let length = (content.len() as u16).to_be_bytes();
     let padding = (8 - content.len() % 8) % 8;
     let mut out = vec![1, kind, 0, 1, length[0], length[1], padding as u8, 0];
     out.extend_from_slice(content);
