@@ -8,6 +8,7 @@ pub mod gunzip;
 pub mod gzip;
 pub mod not_modified;
 pub mod range;
+pub mod userid;
 
 use bytes::Bytes;
 
@@ -149,6 +150,7 @@ pub type Installer = fn(&mut LocationBuilder<'_, '_>) -> headwater_conf::Result<
 pub static FILTERS: &[Installer] = &[
     not_modified::install,
     crate::modules::headers::install,
+    userid::install,
     gunzip::install,
     charset::install,
     gzip::install,

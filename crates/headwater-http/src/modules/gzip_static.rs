@@ -93,6 +93,7 @@ impl Handler for Compressed {
             r.log(Level::Crit, format_args!("\"{}\" is not a regular file", String::from_utf8_lossy(&path)));
             return Outcome::Status(404);
         }
+        r.action.set("sending response to client");
         set_file_headers(r, &opened.metadata);
         r.headers_out.borrow_mut().list.push_known(KnownHeader::ContentEncoding, b"gzip");
         send_file(r, opened)

@@ -84,6 +84,7 @@ pub static MODULES: &[&Module] = &[
     &proxy::MODULE,
     &fastcgi::MODULE,
     &crate::filters::charset::MODULE,
+    &crate::filters::userid::MODULE,
     &crate::filters::gzip::MODULE,
     &crate::filters::gunzip::MODULE,
     &empty_gif::MODULE,

@@ -10,9 +10,9 @@ use headwater_wire::headers::KnownHeader;
 
 use super::Module;
 use super::names::{Names, Refused};
+use crate::config::LocationBuilder;
 use crate::config::decl::{HttpDecl, ServerName};
 use crate::config::ignored::Ignored;
-use crate::config::{LocationBuilder, ServerId};
 use crate::request::Request;
 use crate::script::{Pattern, VariableDef};
 
@@ -52,14 +52,21 @@ const VARIABLES: &[VariableDef] = &[VariableDef::new(
     "invalid_referer",
     NAME,
     |r, _, out| {
-        if r.loc().settings::<Referers>().is_some_and(|referers| !referers.allow(r)) {
+        if let Some(assigned) = r.extension::<Assigned>() {
+            out.extend_from_slice(&assigned.0);
+        } else if r.loc().settings::<Referers>().is_some_and(|referers| !referers.allow(r)) {
             out.push(b'1');
         }
         true
     },
     "Empty when the `Referer` header is one of `valid_referers`, otherwise `1`.",
 )
-.assignable(|_, _| {})];
+.assignable(|r, value| {
+    r.set_extension(Assigned(value.to_vec()));
+})];
+
+/// What `set $invalid_referer` assigned.
+struct Assigned(Vec<u8>);
 
 /// What a block says.
 #[derive(Debug, Clone, Default)]
@@ -140,6 +147,22 @@ impl Referers {
         Ok(referers)
     }
 
+    /// What a block says, in a server of these names.
+    fn of_raw(raw: &Raw, server_names: &[ServerName]) -> std::result::Result<Self, String> {
+        let mut referers = Self::of_names(raw.names.iter())?;
+        for name in server_names.iter().filter(|_| raw.server_names) {
+            match name {
+                ServerName::Plain(name) => referers.add(name.as_bytes())?,
+                ServerName::Regex(pattern) => referers.server_names.push(pattern.pattern.clone()),
+                ServerName::Never => {}
+            }
+        }
+        referers.none = raw.none;
+        referers.blocked = raw.blocked;
+        referers.regexes.clone_from(&raw.regexes);
+        Ok(referers)
+    }
+
     fn add(&mut self, name: &[u8]) -> std::result::Result<(), String> {
         let slash = name.iter().position(|byte| *byte == b'/').unwrap_or(name.len());
         let (host, path) = name.split_at(slash);
@@ -215,34 +238,23 @@ fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
     // Blocks that say nothing share what the block around them says.
     let load = builder.cx.state::<Load>();
     let referers = match &load.last {
-        Some((last, referers)) if Arc::ptr_eq(last, &raw) => referers.clone(),
-        _ => Arc::new(referers(&raw, &load.servers, server)?),
-    };
-    load.last = Some((raw, referers.clone()));
-    builder.attach(referers);
-    Ok(())
-}
-
-fn referers(raw: &Raw, servers: &[Vec<ServerName>], server: ServerId) -> Result<Referers> {
-    let mut referers = Referers::of_names(raw.names.iter()).map_err(Diagnostic::new)?;
-    if raw.server_names {
-        for name in servers.get(server.0 as usize).into_iter().flatten() {
-            match name {
-                ServerName::Plain(name) => referers.add(name.as_bytes()).map_err(Diagnostic::new)?,
-                ServerName::Regex(pattern) => referers.server_names.push(pattern.pattern.clone()),
-                ServerName::Never => {}
+        Some((last, known)) if Arc::ptr_eq(last, &raw) => known.clone(),
+        _ => {
+            let names = load.servers.get(server.0 as usize).map_or(&[][..], Vec::as_slice);
+            match Referers::of_raw(&raw, names) {
+                Ok(referers) => Arc::new(referers),
+                Err(message) => return Err(builder.error(message)),
             }
         }
-    }
+    };
     if (raw.none || raw.blocked) && referers.paths.is_empty() {
         return Err(Diagnostic::new(
             "the \"none\" or \"blocked\" referers are specified in the \"valid_referers\" directive without any valid referer",
         ));
     }
-    referers.none = raw.none;
-    referers.blocked = raw.blocked;
-    referers.regexes.clone_from(&raw.regexes);
-    Ok(referers)
+    builder.cx.state::<Load>().last = Some((raw, referers.clone()));
+    builder.attach(referers);
+    Ok(())
 }
 
 #[cfg(test)]

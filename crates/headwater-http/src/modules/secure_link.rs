@@ -69,11 +69,11 @@ enum Proof {
 
 fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
     let own = builder.own::<SecureLinkRaw>();
-    if own.is_some_and(|own| own.secret.is_set() && (own.link.is_set() || own.md5.is_set())) {
-        let message = "\"secure_link_secret\" cannot be mixed with \"secure_link\" and \"secure_link_md5\"";
-        return Err(builder.error(message.to_owned()));
-    }
     let own_secret = own.is_some_and(|own| own.secret.is_set());
+    if own_secret && own.is_some_and(|own| own.link.is_set() || own.md5.is_set()) {
+        let message = "\"secure_link_secret\" cannot be mixed with \"secure_link\" and \"secure_link_md5\"";
+        return Err(builder.error(message.into()));
+    }
     let settings = builder.settings::<SecureLinkSettings>();
     let proof = match (&settings.secret, &settings.link, &settings.md5) {
         (Some(secret), link, md5) if own_secret || (link.is_none() && md5.is_none()) => {

@@ -154,6 +154,7 @@ impl Handler for Static {
         if method == Method::Post {
             return Outcome::Status(405);
         }
+        r.action.set("sending response to client");
         set_file_headers(r, &opened.metadata);
         send_file(r, opened)
     }

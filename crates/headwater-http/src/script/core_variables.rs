@@ -11,7 +11,7 @@ mod response;
 pub use basic_auth::basic_credentials;
 pub use connection::seconds;
 pub use environment::{write_iso8601_ms, write_msec};
-pub use request::{argument, request_length, request_time_ms};
+pub use request::{argument, cookie_in, request_length, request_time_ms};
 pub use response::{body_bytes_sent, completion, status};
 
 use super::VariableDef;

@@ -189,7 +189,7 @@ pub(super) fn cookie(r: &Request, name: &[u8], out: &mut Vec<u8>) -> bool {
 }
 
 /// One cookie of a `Cookie` line; names are compared without regard to case.
-pub(super) fn cookie_in<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub fn cookie_in<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut rest = line;
     while !rest.is_empty() {
         if let Some((head, tail)) = rest.split_at_checked(name.len())
