@@ -234,10 +234,7 @@ impl Engine<'_> {
         let options = ConnectOptions { local, keepalive: conf.socket_keepalive, ..ConnectOptions::default() };
         let connect = Stream::connect(&picked.peer.addr, &options);
         match with_timeout(&self.timer, conf.connect_timeout, connect).await {
-            Ok(Ok(stream)) => {
-                let _ = stream.set_nodelay(true);
-                Ok(stream)
-            }
+            Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => {
                 self.connect_failed(&picked.peer, &error);
                 Err(Failure::Error)

@@ -27,6 +27,10 @@ impl Engine<'_> {
         let body =
             if self.conf.pass_request_body { r.exchange.body.stored.borrow().clone() } else { Stored::None };
         let streams = self.streams_body;
+        if streams || matches!(body, Stored::File(..)) || self.protocol.frames_body() {
+            // Several writes: none is to wait until what was written before is acknowledged.
+            let _ = stream.set_nodelay(true);
+        }
         if self.protocol.frames_body() && !streams {
             let sent = self.send_framed(stream, &body).await;
             return sent.map_err(|failure| End::Failed(failure, attempt));

@@ -78,6 +78,7 @@ pub async fn run(r: &Request, conf: &UpstreamConf, mut link: Link, early: Vec<u8
         return Outcome::Close(499);
     }
     r.action.set("proxying upgraded connection");
+    let _ = link.stream.set_nodelay(true);
     let connection = r.connection().clone();
     let mut up =
         Direction { waiting: std::mem::take(&mut *connection.input.borrow_mut()), ..Direction::default() };
