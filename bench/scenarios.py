@@ -25,8 +25,19 @@ IDLE = "idle-5000"
 IDLE_COUNT = 5000
 NAMES = [*LOAD, IDLE]
 
-# Ratio to nginx that the project wants to stay below.
-TARGET = 1.0
+# Ratio to nginx that the project wants to stay at or below; 1.0 where nothing else is said.
+TARGETS = {
+    "small-keepalive": 0.8,
+    "usual-proxy-headers": 0.8,
+    "access-log-on": 0.8,
+    "regex20": 0.8,
+    IDLE: 1.5,
+}
+
+
+def target(name):
+    """The ratio wanted of a scenario."""
+    return TARGETS.get(name, 1.0)
 
 
 def run(bench, name, rounds, seconds):

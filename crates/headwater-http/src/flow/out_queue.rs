@@ -145,12 +145,13 @@ impl OutQueue {
         }
     }
 
-    /// Writes at once what the socket takes; gives the number of bytes.
-    pub fn write_now(&mut self, stream: &mut Stream) -> io::Result<u64> {
+    /// Writes at once what the socket takes, up to about `limit` bytes: a client that reads as fast as it is written to must not keep
+    /// the worker from the others. Gives the number of bytes.
+    pub fn write_now(&mut self, stream: &mut Stream, limit: usize) -> io::Result<u64> {
         let mut cx = Context::from_waker(Waker::noop());
         let mut total: u64 = 0;
-        while !self.is_empty() {
-            match self.poll_write(stream, &mut cx, usize::MAX) {
+        while !self.is_empty() && total < limit as u64 {
+            match self.poll_write(stream, &mut cx, limit) {
                 Poll::Ready(Ok(sent)) => total = total.saturating_add(sent as u64),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => break,
@@ -256,5 +257,35 @@ impl OutQueue {
                 self.tail = Vec::new();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use headwater_io::stream::StreamKind;
+
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn write_now_stops_at_its_limit_and_keeps_the_rest_in_order() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        ours.set_nonblocking(true).expect("non-blocking");
+        let mut stream = Stream::from_fd(OwnedFd::from(ours), StreamKind::Unix).expect("registered");
+        let mut queue = OutQueue::default();
+        queue.append(&[b'a'; 150]);
+        queue.append_bytes(Bytes::from(vec![b'b'; 5000]));
+        // The reactor learns that the socket is writable in its first turn.
+        tokio::task::yield_now().await;
+        std::future::poll_fn(|cx| stream.poll_write_ready(cx)).await.expect("writable");
+        assert_eq!(queue.write_now(&mut stream, 100).expect("written"), 100);
+        assert_eq!(queue.queued(), 5050);
+        assert_eq!(queue.write_now(&mut stream, usize::MAX).expect("written"), 5050);
+        let mut all = vec![0; 5150];
+        theirs.read_exact(&mut all).expect("read");
+        assert!(all[..150].iter().all(|byte| *byte == b'a') && all[150..].iter().all(|byte| *byte == b'b'));
     }
 }

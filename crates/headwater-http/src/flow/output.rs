@@ -190,7 +190,7 @@ fn flush(r: &Request, connection: &Connection, end: End) -> io::Result<()> {
     if end == End::More && !enough {
         return Ok(());
     }
-    let sent = out.write_now(&mut connection.stream.borrow_mut())?;
+    let sent = out.write_now(&mut connection.stream.borrow_mut(), r.chunk_limit())?;
     connection.sent.set(connection.sent.get().saturating_add(sent));
     Ok(())
 }
@@ -260,7 +260,13 @@ impl Request {
             let write = poll_fn(|cx| poll_write(connection, cx, allowance));
             let written = headwater_io::timer::with_timeout(&connection.write_timer, timeout, write).await;
             match written {
-                Ok(Ok(sent)) => connection.sent.set(connection.sent.get().saturating_add(sent as u64)),
+                Ok(Ok(sent)) => {
+                    connection.sent.set(connection.sent.get().saturating_add(sent as u64));
+                    if sent >= self.chunk_limit() {
+                        // The client takes all it gets: the others have their turn first.
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Ok(Err(error)) => {
                     fail(self, connection, &error);
                     return Err(SendError::Broken);

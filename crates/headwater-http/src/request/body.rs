@@ -247,7 +247,7 @@ impl Request {
         let connection = self.connection();
         let mut out = connection.out.borrow_mut();
         out.append(head);
-        if out.write_now(&mut connection.stream.borrow_mut()).is_err() {
+        if out.write_now(&mut connection.stream.borrow_mut(), usize::MAX).is_err() {
             connection.broken.set(true);
         }
     }
