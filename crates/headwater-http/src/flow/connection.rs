@@ -17,7 +17,7 @@ use headwater_wire::proxy_protocol::{self, ProxyProgress};
 use super::error_log::Level;
 use super::phases::{Finish, run};
 use super::special;
-use super::worker::Worker;
+use super::worker::{Raised, Worker};
 use crate::config::core::Lingering;
 use crate::config::{Generation, ServerId};
 use crate::request::connection::ReadError;
@@ -80,10 +80,10 @@ pub(super) async fn serve(connection: &Rc<Connection>) -> After {
             Head::Close => return After::Close,
         };
         Worker::count(&connection.worker.counters.requests);
-        Worker::gauge(&connection.worker.counters.writing, 1);
+        let writing = Raised::new(&connection.worker.counters.writing);
         let keep =
             Box::pin(serve_request(connection, generation.clone(), default, head, refused, start)).await;
-        Worker::gauge(&connection.worker.counters.writing, -1);
+        drop(writing);
         connection.response_started.set(false);
         if !keep {
             return After::Close;
@@ -162,9 +162,9 @@ async fn read_head(
     }
     let start = headwater_io::clock::now();
     connection.requests.set(connection.requests.get().saturating_add(1));
-    Worker::gauge(&connection.worker.counters.reading, 1);
+    let reading = Raised::new(&connection.worker.counters.reading);
     let head = read_rest(connection, generation, default, start).await;
-    Worker::gauge(&connection.worker.counters.reading, -1);
+    drop(reading);
     (head, start)
 }
 

@@ -57,6 +57,22 @@ pub struct Counters {
     pub writing: AtomicI64,
 }
 
+/// One more in a gauge for as long as it lives, also when a panic ends what it counts.
+pub(super) struct Raised<'g>(&'g AtomicI64);
+
+impl<'g> Raised<'g> {
+    pub(super) fn new(gauge: &'g AtomicI64) -> Self {
+        Worker::gauge(gauge, 1);
+        Self(gauge)
+    }
+}
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        Worker::gauge(self.0, -1);
+    }
+}
+
 /// The sum of all workers' counters.
 #[derive(Debug, Default, Clone, Copy)]
 #[allow(missing_docs, reason = "as in Counters")]
