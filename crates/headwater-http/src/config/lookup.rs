@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::decl::{LocId, ServerId};
 use crate::request::{PatternWithNames, Request};
+use crate::script::pattern_list::PatternList;
 
 /// The servers of one listening address by name.
 #[derive(Debug, Default)]
@@ -18,7 +19,7 @@ pub struct ServerNames {
     leading: FxHashMap<Box<[u8]>, ServerId>,
     /// `www.example.*` under `www.example.`.
     trailing: FxHashMap<Box<[u8]>, ServerId>,
-    regexes: Vec<(PatternWithNames, ServerId)>,
+    regexes: PatternList<ServerId>,
 }
 
 impl ServerNames {
@@ -60,7 +61,12 @@ impl ServerNames {
 
     /// Adds a regular expression.
     pub fn add_regex(&mut self, pattern: PatternWithNames, server: ServerId) {
-        self.regexes.push((pattern, server));
+        self.regexes.push(pattern, server);
+    }
+
+    /// Called once when all names are added.
+    pub fn finish(&mut self) {
+        self.regexes.finish();
     }
 
     /// Whether every request goes to the default server.
@@ -103,10 +109,7 @@ impl ServerNames {
                 end = at;
             }
         }
-        self.regexes
-            .iter()
-            .find(|(pattern, _)| pattern.pattern.is_match(host))
-            .map(|(pattern, server)| (*server, Some(pattern)))
+        self.regexes.find(host).map(|(pattern, server)| (*server, Some(pattern)))
     }
 }
 
@@ -126,7 +129,7 @@ pub struct Locations {
     exact: FxHashMap<Box<[u8]>, LocId>,
     /// Prefixes in byte order, each with the longest other one that it starts with.
     prefixes: Vec<Prefix>,
-    regexes: Vec<(PatternWithNames, LocId)>,
+    regexes: PatternList<LocId>,
 }
 
 #[derive(Debug, Clone)]
@@ -164,11 +167,12 @@ impl Locations {
 
     /// Adds a regular expression.
     pub fn add_regex(&mut self, pattern: PatternWithNames, location: LocId) {
-        self.regexes.push((pattern, location));
+        self.regexes.push(pattern, location);
     }
 
     /// Sorts the prefixes and links them; called once when all are added.
     pub fn finish(&mut self) {
+        self.regexes.finish();
         self.prefixes.sort_by(|a, b| a.text.cmp(&b.text));
         let mut chain: Vec<usize> = Vec::new();
         for at in 0..self.prefixes.len() {
@@ -218,7 +222,7 @@ impl Locations {
 
     /// The first regular expression that matches; its groups go to the request.
     pub fn find_regex(&self, r: &Request, uri: &Bytes) -> Option<LocId> {
-        self.regexes.iter().find(|(pattern, _)| pattern.matches(r, uri)).map(|(_, location)| *location)
+        self.regexes.find_for(r, uri).copied()
     }
 
     /// Whether this level has no location at all.
