@@ -147,7 +147,9 @@ impl KnownHeader {
             if known == Self::Other {
                 break;
             }
-            if known.canonical().as_bytes().eq_ignore_ascii_case(name) {
+            let text = known.canonical().as_bytes();
+            // Most heads use the usual spelling, which one comparison of memory tells.
+            if text == name || text.eq_ignore_ascii_case(name) {
                 return known;
             }
             at = (at + 1) % SLOTS;

@@ -129,6 +129,8 @@ pub struct Locations {
     exact: FxHashMap<Box<[u8]>, LocId>,
     /// Prefixes in byte order, each with the longest other one that it starts with.
     prefixes: Vec<Prefix>,
+    /// Prefixes that end in a slash, under their text without it.
+    slashed: FxHashMap<Box<[u8]>, LocId>,
     regexes: PatternList<LocId>,
 }
 
@@ -174,6 +176,12 @@ impl Locations {
     pub fn finish(&mut self) {
         self.regexes.finish();
         self.prefixes.sort_by(|a, b| a.text.cmp(&b.text));
+        let slashed = self
+            .prefixes
+            .iter()
+            .filter_map(|prefix| Some((prefix.text.strip_suffix(b"/")?, prefix.location)));
+        self.slashed =
+            slashed.filter(|(text, _)| !text.is_empty()).map(|(text, id)| (text.into(), id)).collect();
         let mut chain: Vec<usize> = Vec::new();
         for at in 0..self.prefixes.len() {
             let text = self.prefixes[at].text.clone();
@@ -207,11 +215,10 @@ impl Locations {
     /// A prefix that is this URI with a slash behind it.
     #[must_use]
     pub fn find_with_slash(&self, uri: &[u8]) -> Option<LocId> {
-        let found = self
-            .prefixes
-            .iter()
-            .find(|prefix| prefix.text.strip_suffix(b"/").is_some_and(|text| text == uri));
-        found.map(|prefix| prefix.location)
+        if self.slashed.is_empty() {
+            return None;
+        }
+        self.slashed.get(uri).copied()
     }
 
     /// Whether this level has regular expressions.

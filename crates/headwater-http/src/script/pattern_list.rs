@@ -25,7 +25,16 @@ const CACHE: usize = 4 << 20;
 #[derive(Debug, Clone)]
 pub struct PatternList<T> {
     entries: Vec<(PatternWithNames, T)>,
-    sets: OnceLock<Vec<Set>>,
+    sets: OnceLock<Sets>,
+}
+
+/// How the patterns are searched.
+#[derive(Debug, Clone)]
+struct Sets {
+    /// In the order of their members.
+    sets: Vec<Set>,
+    /// Entries that are in no set, in order.
+    singles: Vec<usize>,
 }
 
 /// Neighbouring linear-time patterns as one automaton.
@@ -61,51 +70,40 @@ impl<T> PatternList<T> {
         }
     }
 
-    fn sets(&self) -> &[Set] {
+    fn sets(&self) -> &Sets {
         self.sets.get_or_init(|| self.make_sets())
     }
 
-    /// The sets; patterns that are in none of them are tried.
-    fn make_sets(&self) -> Vec<Set> {
+    fn make_sets(&self) -> Sets {
         let linear: Vec<(usize, String)> = self
             .entries
             .iter()
             .enumerate()
             .filter_map(|(at, (entry, _))| Some((at, entry.pattern.linear_source()?)))
             .collect();
-        if linear.len() < WORTHWHILE {
-            return Vec::new();
-        }
         let make = |chunk: &[(usize, String)]| {
             let sources = chunk.iter().map(|(_, source)| source);
             let set = RegexSetBuilder::new(sources).unicode(false).dfa_size_limit(CACHE).build().ok()?;
             Some(Set { set, members: chunk.iter().map(|(at, _)| *at).collect() })
         };
-        linear.chunks(CHUNK).filter_map(make).collect()
+        let sets: Vec<Set> = match linear.len() {
+            ..WORTHWHILE => Vec::new(),
+            _ => linear.chunks(CHUNK).filter_map(make).collect(),
+        };
+        let in_set = |at: &usize| sets.iter().any(|set| set.members.binary_search(at).is_ok());
+        let singles = (0..self.entries.len()).filter(|at| !in_set(at)).collect();
+        Sets { sets, singles }
     }
 
     /// The first pattern that matches.
     #[must_use]
     pub fn find(&self, subject: &[u8]) -> Option<&(PatternWithNames, T)> {
-        let mut from = 0;
-        for set in self.sets() {
-            let found = set.first(subject);
-            // What stands before the match, or the end of the set, and is in no set.
-            let until = found.or(set.members.last().copied())?;
-            let others = self.entries.get(from..until).unwrap_or_default().iter().enumerate();
-            let other = others
-                .filter(|(at, _)| set.members.binary_search(&from.saturating_add(*at)).is_err())
-                .find(|(_, (pattern, _))| pattern.pattern.is_match(subject));
-            if let Some((_, entry)) = other {
-                return Some(entry);
-            }
-            if let Some(found) = found {
-                return self.entries.get(found);
-            }
-            from = until.saturating_add(1);
-        }
-        let rest = self.entries.get(from..).unwrap_or_default();
-        rest.iter().find(|(pattern, _)| pattern.pattern.is_match(subject))
+        let Sets { sets, singles } = self.sets();
+        // Sets are in order, so that the first that has a match has the first match of all sets.
+        let found = sets.iter().find_map(|set| set.first(subject));
+        let before = singles.iter().take_while(|at| found.is_none_or(|found| **at < found));
+        let single = before.filter_map(|at| self.entries.get(*at)).find(|(p, _)| p.pattern.is_match(subject));
+        single.or_else(|| self.entries.get(found?))
     }
 
     /// The value of the first pattern that matches; its groups go to the request.
@@ -187,7 +185,7 @@ mod tests {
         let patterns: Vec<_> = sources.iter().map(|source| (source.as_str(), false)).collect();
         let mut list = list(&patterns);
         list.finish();
-        assert_eq!(list.sets.get().map(Vec::len), Some(5));
+        assert_eq!(list.sets.get().map(|sets| (sets.sets.len(), sets.singles.len())), Some((5, 4)));
         for n in 0..200 {
             assert_eq!(list.find(format!("/n{n}").as_bytes()).map(|(_, at)| *at), Some(n));
         }

@@ -88,7 +88,7 @@ pub async fn run(
         group,
         protocol,
         head: ResponseHead::default(),
-        timer: Timer::new(),
+        timer: if r.is_main() { r.connection().upstream_timer.clone() } else { Timer::new() },
         rest: Vec::new(),
         spool: None,
         held: Bytes::new(),
