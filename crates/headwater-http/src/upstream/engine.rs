@@ -5,8 +5,9 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use super::pool::Link;
 use super::protocol::{Header, Protocol, ResponseHead, log};
 use super::relay::{Spool, Step};
 use super::retry::{self, Attempt, Failure};
+use super::send::Sent;
 use super::settings::{UpstreamConf, local_address};
 use super::tunnel;
 use crate::flow::error_log::Level;
@@ -42,17 +44,33 @@ pub(super) struct Engine<'a> {
     pub(super) rest: Vec<u8>,
     /// What did not fit into memory.
     pub(super) spool: Option<Spool>,
+    /// Whether the body's end waits behind what the temp file still holds.
+    pub(super) end_waits: bool,
     /// Body bytes received that wait until the client took what came of those before.
     pub(super) held: Bytes,
     /// The request's head, and its body when that is small.
     pub(super) request: Vec<u8>,
     /// Whether the client's body is sent on while it comes in.
     pub(super) streams_body: bool,
+    /// Whether the response began before all of the request had left, so that the connection is of no further use.
+    pub(super) answered_early: bool,
     owner: usize,
     start: Instant,
     attempt_ms: u64,
     /// The peer of a tunnel, which counts as long as that lasts.
     tunnel_peer: Option<Picked>,
+    /// Whether `finalize_request` was called.
+    finalized: bool,
+}
+
+impl Drop for Engine<'_> {
+    /// What ends here unfinished was dropped with its connection, or by a panic: the protocol hears of it all the same.
+    fn drop(&mut self) {
+        if !self.finalized {
+            self.protocol.abort_request(self.r);
+            self.finalize(499);
+        }
+    }
 }
 
 /// How an attempt ended.
@@ -91,9 +109,12 @@ pub async fn run(
         timer: if r.is_main() { r.connection().upstream_timer.clone() } else { Timer::new() },
         rest: Vec::new(),
         spool: None,
+        end_waits: false,
         held: Bytes::new(),
         request,
         streams_body,
+        answered_early: false,
+        finalized: false,
         owner,
         start: headwater_io::clock::now(),
         attempt_ms: 0,
@@ -107,7 +128,7 @@ pub async fn run(
         End::Upgraded(link, early) => tunnel::run(r, conf, *link, early).await,
     };
     let status = r.headers_out.borrow().status();
-    engine.protocol.finalize_request(r, status);
+    engine.finalize(status);
     r.action.set("");
     *r.upstream_url.borrow_mut() = None;
     outcome
@@ -128,17 +149,30 @@ async fn prepare_body(r: &Request, conf: &UpstreamConf) -> Result<bool, Outcome<
 }
 
 impl Engine<'_> {
+    fn finalize(&mut self, status: u16) {
+        if !std::mem::replace(&mut self.finalized, true) {
+            self.protocol.finalize_request(self.r, status);
+        }
+    }
+
     /// Tries peers; a client that leaves ends that, unless its leaving is not to matter or its body is still coming.
     async fn attempts_while_client_waits(&mut self) -> End {
         let r = self.r;
-        if self.conf.ignore_client_abort || self.streams_body || !r.is_main() {
+        if self.conf.ignore_client_abort || !r.is_main() {
             return self.attempts().await;
         }
         let connection = r.connection().clone();
+        let streams_body = self.streams_body;
+        let mut closed = pin!(connection.closed());
+        // While the body is sent on as it comes, reading the connection is the body's business.
+        let closed = poll_fn(|cx| match streams_body && !r.exchange.body.is_complete() {
+            true => Poll::Pending,
+            false => closed.as_mut().poll(cx),
+        });
         let end = tokio::select! {
             biased;
             end = self.attempts() => Some(end),
-            () = connection.closed() => None,
+            () = closed => None,
         };
         if let Some(end) = end {
             return end;
@@ -215,17 +249,31 @@ impl Engine<'_> {
         };
         link.requests = link.requests.saturating_add(1);
         self.note(|state, now| state.connect_ms = Some(now));
-        r.action.set("sending request to upstream");
         attempt.request_sent = true;
-        if let Err(end) = self.send(&mut link.stream, attempt).await {
-            return end;
-        }
-        r.action.set("reading response header from upstream");
-        match self.read_head(&mut link.stream, attempt).await {
+        match self.exchange(&mut link.stream, attempt).await {
             Ok(Step::Upgraded(early)) => End::Upgraded(Box::new(link), early),
             Ok(step) => self.relay(link, step, picked, owner).await,
             Err(end) => end,
         }
+    }
+
+    /// Sends the request and reads the response head, which may come before all of the request has left: an answer ends the sending.
+    async fn exchange(&mut self, stream: &mut Stream, attempt: Attempt) -> Result<Step, End> {
+        let mut out = self.outgoing(stream);
+        let mut buffer = Vec::new();
+        self.answered_early = false;
+        self.r.action.set("sending request to upstream");
+        while let Sent::Readable = self.send(stream, &mut out, attempt).await? {
+            let read = poll_fn(|cx| Poll::Ready(self.poll_head(cx, stream, &mut buffer, attempt))).await;
+            if let Poll::Ready(read) = read
+                && let Some(step) = self.head_read(read, attempt)
+            {
+                self.answered_early = true;
+                return step;
+            }
+        }
+        self.r.action.set("reading response header from upstream");
+        self.read_head(stream, &mut buffer, attempt).await
     }
 
     async fn connect(&mut self, picked: &Picked) -> Result<Stream, Failure> {
@@ -259,31 +307,50 @@ impl Engine<'_> {
     }
 
     /// Reads until the head is complete; body bytes that came with it are passed on at once.
-    async fn read_head(&mut self, stream: &mut Stream, attempt: Attempt) -> Result<Step, End> {
+    async fn read_head(
+        &mut self,
+        stream: &mut Stream,
+        buffer: &mut Vec<u8>,
+        attempt: Attempt,
+    ) -> Result<Step, End> {
         let timer = self.timer.clone();
         let limit = self.conf.read_timeout;
-        let mut buffer: Vec<u8> = Vec::new();
         loop {
-            let read = poll_fn(|cx| {
-                with_scratch(|scratch| {
-                    let length = ready!(stream.poll_read(cx, scratch))?;
-                    let bytes = scratch.get(..length).unwrap_or_default();
-                    Poll::Ready(io::Result::Ok(self.head_bytes(bytes, &mut buffer, attempt)))
-                })
-            });
-            match with_timeout(&timer, limit, read).await {
-                Ok(Ok(Some(outcome))) => return outcome,
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) => {
-                    self.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
-                    return Err(End::Failed(Failure::Error, attempt));
-                }
-                Err(_) => {
-                    self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
-                    return Err(End::Failed(Failure::Timeout, attempt));
-                }
+            let read = poll_fn(|cx| self.poll_head(cx, stream, buffer, attempt));
+            let Ok(read) = with_timeout(&timer, limit, read).await else {
+                self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
+                return Err(End::Failed(Failure::Timeout, attempt));
+            };
+            if let Some(step) = self.head_read(read, attempt) {
+                return step;
             }
         }
+    }
+
+    /// Reads once and looks at what came; `None` means that the head is not complete.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+        buffer: &mut Vec<u8>,
+        attempt: Attempt,
+    ) -> Poll<io::Result<Option<Result<Step, End>>>> {
+        with_scratch(|scratch| {
+            let length = ready!(stream.poll_read(cx, scratch))?;
+            let bytes = scratch.get(..length).unwrap_or_default();
+            Poll::Ready(Ok(self.head_bytes(bytes, buffer, attempt)))
+        })
+    }
+
+    fn head_read(
+        &self,
+        read: io::Result<Option<Result<Step, End>>>,
+        attempt: Attempt,
+    ) -> Option<Result<Step, End>> {
+        read.unwrap_or_else(|error| {
+            self.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
+            Some(Err(End::Failed(Failure::Error, attempt)))
+        })
     }
 
     /// Takes bytes while the head is incomplete. `None` means more are needed.
