@@ -73,7 +73,8 @@ pub async fn run(
     owner: usize,
     mut protocol: Box<dyn Protocol>,
 ) -> Outcome<'static> {
-    let streams_body = match prepare_body(r, conf).await {
+    let buffered = conf.request_buffering || (protocol.needs_length() && r.exchange.body.is_chunked());
+    let streams_body = match prepare_body(r, conf, buffered).await {
         Ok(streams) => streams,
         Err(outcome) => return outcome,
     };
@@ -115,13 +116,13 @@ pub async fn run(
 
 /// Reads the request body, or as much of it as came with the head when it is sent on as it comes; gives whether there is more to
 /// send on.
-async fn prepare_body(r: &Request, conf: &UpstreamConf) -> Result<bool, Outcome<'static>> {
+async fn prepare_body(r: &Request, conf: &UpstreamConf, buffered: bool) -> Result<bool, Outcome<'static>> {
     if !conf.pass_request_body {
         return Ok(false);
     }
-    let read = if conf.request_buffering { r.read_body().await } else { r.preread_body() };
+    let read = if buffered { r.read_body().await } else { r.preread_body() };
     match read {
-        Ok(()) => Ok(!conf.request_buffering && !r.exchange.body.is_complete()),
+        Ok(()) => Ok(!buffered && !r.exchange.body.is_complete()),
         Err(BodyError::Status(status)) => Err(Outcome::Status(status)),
         Err(BodyError::Gone(status)) => Err(Outcome::Close(status)),
     }
@@ -195,7 +196,8 @@ impl Engine<'_> {
     async fn attempt(&mut self, picked: &Picked) -> End {
         let r = self.r;
         let worker = r.connection().worker.clone();
-        let mut attempt = Attempt { request_sent: false, reused: false, start: self.start };
+        let mut attempt =
+            Attempt { request_sent: false, reused: false, keeps_body: !self.streams_body, start: self.start };
         let owner = if self.group.keepalive.local { self.owner } else { 0 };
         let mut link = match self.group.pool.take(&picked.peer, worker.index, owner) {
             Some(link) => {
@@ -224,7 +226,19 @@ impl Engine<'_> {
         match self.read_head(&mut link.stream, attempt).await {
             Ok(Step::Upgraded(early)) => End::Upgraded(Box::new(link), early),
             Ok(step) => self.relay(link, step, picked, owner).await,
-            Err(end) => end,
+            Err(end) => {
+                // An answer that is dropped may have been complete.
+                self.keep(link, picked, owner);
+                end
+            }
+        }
+    }
+
+    /// Gives a connection back to the pool when it may carry another request, else closes it.
+    pub(super) fn keep(&self, link: Link, picked: &Picked, owner: usize) {
+        if self.protocol.reusable() && self.rest.is_empty() && self.held.is_empty() {
+            let workers = self.r.exchange.generation.main.settings.worker_processes.count();
+            self.group.pool.put(self.group, &picked.peer, link, owner, workers);
         }
     }
 
@@ -365,6 +379,13 @@ impl Engine<'_> {
         if status == 101 && self.head.upgrade {
             return self.upgrade(rest);
         }
+        if status < 200 {
+            // The client takes it for an interim response; nothing may be taken for the final one.
+            r.exchange.keepalive.set(false);
+        }
+        if status == 404 && self.conf.intercept_404 {
+            return Err(End::Outcome(Outcome::Status(status)));
+        }
         if self.conf.intercept_errors && status >= 300 && self.intercepts(status) {
             return Err(End::Outcome(Outcome::Status(status)));
         }
@@ -385,8 +406,14 @@ impl Engine<'_> {
             return Err(End::Outcome(error.outcome()));
         }
         self.protocol.input_filter_init(r, &self.head);
+        let buffered = r.overrides.buffering.get().unwrap_or(self.conf.buffering);
+        if buffered {
+            r.action.set("reading upstream");
+        }
+        // Without buffering, what came with the head still belongs to that in nginx's log.
+        let step = self.body_bytes(rest);
         r.action.set("reading upstream");
-        Ok(self.body_bytes(rest))
+        Ok(step)
     }
 
     fn upgrade(&mut self, rest: &[u8]) -> Result<Step, End> {

@@ -5,7 +5,9 @@
 //! another peer is decided in `retry` alone. nginx's counterpart: `ngx_http_upstream.c`.
 
 pub mod engine;
+mod family;
 pub mod head;
+pub mod pass;
 pub mod peers;
 pub mod pool;
 pub mod protocol;

@@ -94,12 +94,7 @@ impl Engine<'_> {
         match step {
             Step::Finished => {
                 self.note_end();
-                if self.protocol.reusable() && self.rest.is_empty() && self.held.is_empty() {
-                    let workers = r.exchange.generation.main.settings.worker_processes.count();
-                    self.group.pool.put(self.group, &picked.peer, link, owner, workers);
-                } else {
-                    drop(link);
-                }
+                self.keep(link, picked, owner);
                 match r.drained().await {
                     Ok(()) => End::Outcome(Outcome::Done),
                     Err(error) => End::Outcome(error.outcome()),
