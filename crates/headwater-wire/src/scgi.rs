@@ -54,7 +54,9 @@ mod tests {
 
     use super::*;
 
-    fn written(length: u64, pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    type Pair = (Vec<u8>, Vec<u8>);
+
+    fn written(length: u64, pairs: &[Pair]) -> Vec<u8> {
         let mut out = b"before".to_vec();
         let mut headers = Headers::begin(length, &mut out);
         for (name, value) in pairs {
@@ -66,7 +68,7 @@ mod tests {
     }
 
     /// What a server reads: pairs and what follows the netstring.
-    fn read(bytes: &[u8]) -> Option<(Vec<(Vec<u8>, Vec<u8>)>, &[u8])> {
+    fn read(bytes: &[u8]) -> Option<(Vec<Pair>, &[u8])> {
         let colon = bytes.iter().position(|byte| *byte == b':')?;
         let length: usize = std::str::from_utf8(&bytes[..colon]).ok()?.parse().ok()?;
         let content = bytes.get(colon + 1..colon + 1 + length)?;

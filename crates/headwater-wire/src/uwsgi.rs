@@ -70,8 +70,10 @@ mod tests {
 
     use super::*;
 
+    type Pair = (Vec<u8>, Vec<u8>);
+
     /// What a server reads: the modifiers and the variables; the packet is all there is.
-    fn read(bytes: &[u8]) -> Option<(u8, u8, Vec<(Vec<u8>, Vec<u8>)>)> {
+    fn read(bytes: &[u8]) -> Option<(u8, u8, Vec<Pair>)> {
         let (header, mut rest) = bytes.split_at_checked(HEADER)?;
         if usize::from(u16::from_le_bytes([header[1], header[2]])) != rest.len() {
             return None;
