@@ -7,27 +7,24 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
 use headwater_io::connect::ConnectOptions;
-use headwater_io::scratch::with_scratch;
 use headwater_io::stream::Stream;
 use headwater_io::timer::{Timer, with_timeout};
 
-use super::head::{Verdict, process};
 use super::peers::{Group, Peer, Picked, Tried};
 use super::pool::Link;
-use super::protocol::{Header, Protocol, ResponseHead, log};
+use super::protocol::{Protocol, ResponseHead, log};
 use super::relay::{Spool, Step};
 use super::retry::{self, Attempt, Failure};
-use super::send::Sent;
 use super::settings::{UpstreamConf, local_address};
 use super::tunnel;
 use crate::flow::error_log::Level;
 use crate::flow::os_error;
-use crate::flow::phases::{Outcome, Redirect};
+use crate::flow::phases::Outcome;
 use crate::request::Request;
 use crate::request::body::BodyError;
 use crate::request::upstream_state::UpstreamState;
@@ -91,7 +88,8 @@ pub async fn run(
     owner: usize,
     mut protocol: Box<dyn Protocol>,
 ) -> Outcome<'static> {
-    let streams_body = match prepare_body(r, conf).await {
+    let buffered = conf.request_buffering || (protocol.needs_length() && r.exchange.body.is_chunked());
+    let streams_body = match prepare_body(r, conf, buffered).await {
         Ok(streams) => streams,
         Err(outcome) => return outcome,
     };
@@ -136,13 +134,13 @@ pub async fn run(
 
 /// Reads the request body, or as much of it as came with the head when it is sent on as it comes; gives whether there is more to
 /// send on.
-async fn prepare_body(r: &Request, conf: &UpstreamConf) -> Result<bool, Outcome<'static>> {
+async fn prepare_body(r: &Request, conf: &UpstreamConf, buffered: bool) -> Result<bool, Outcome<'static>> {
     if !conf.pass_request_body {
         return Ok(false);
     }
-    let read = if conf.request_buffering { r.read_body().await } else { r.preread_body() };
+    let read = if buffered { r.read_body().await } else { r.preread_body() };
     match read {
-        Ok(()) => Ok(!conf.request_buffering && !r.exchange.body.is_complete()),
+        Ok(()) => Ok(!buffered && !r.exchange.body.is_complete()),
         Err(BodyError::Status(status)) => Err(Outcome::Status(status)),
         Err(BodyError::Gone(status)) => Err(Outcome::Close(status)),
     }
@@ -229,7 +227,8 @@ impl Engine<'_> {
     async fn attempt(&mut self, picked: &Picked) -> End {
         let r = self.r;
         let worker = r.connection().worker.clone();
-        let mut attempt = Attempt { request_sent: false, reused: false, start: self.start };
+        let mut attempt =
+            Attempt { request_sent: false, reused: false, keeps_body: !self.streams_body, start: self.start };
         let owner = if self.group.keepalive.local { self.owner } else { 0 };
         let mut link = match self.group.pool.take(&picked.peer, worker.index, owner) {
             Some(link) => {
@@ -253,27 +252,21 @@ impl Engine<'_> {
         match self.exchange(&mut link.stream, attempt).await {
             Ok(Step::Upgraded(early)) => End::Upgraded(Box::new(link), early),
             Ok(step) => self.relay(link, step, picked, owner).await,
-            Err(end) => end,
+            Err(end) => {
+                // An answer that is dropped may have been complete.
+                self.keep(link, picked, owner);
+                end
+            }
         }
     }
 
-    /// Sends the request and reads the response head, which may come before all of the request has left: an answer ends the sending.
-    async fn exchange(&mut self, stream: &mut Stream, attempt: Attempt) -> Result<Step, End> {
-        let mut out = self.outgoing(stream);
-        let mut buffer = Vec::new();
-        self.answered_early = false;
-        self.r.action.set("sending request to upstream");
-        while let Sent::Readable = self.send(stream, &mut out, attempt).await? {
-            let read = poll_fn(|cx| Poll::Ready(self.poll_head(cx, stream, &mut buffer, attempt))).await;
-            if let Poll::Ready(read) = read
-                && let Some(step) = self.head_read(read, attempt)
-            {
-                self.answered_early = true;
-                return step;
-            }
+    /// Gives a connection back to the pool when it may carry another request, else closes it.
+    pub(super) fn keep(&self, link: Link, picked: &Picked, owner: usize) {
+        let clean = self.rest.is_empty() && self.held.is_empty() && !self.answered_early;
+        if clean && self.protocol.reusable() {
+            let workers = self.r.exchange.generation.main.settings.worker_processes.count();
+            self.group.pool.put(self.group, &picked.peer, link, owner, workers);
         }
-        self.r.action.set("reading response header from upstream");
-        self.read_head(stream, &mut buffer, attempt).await
     }
 
     async fn connect(&mut self, picked: &Picked) -> Result<Stream, Failure> {
@@ -306,199 +299,6 @@ impl Engine<'_> {
         }
     }
 
-    /// Reads until the head is complete; body bytes that came with it are passed on at once.
-    async fn read_head(
-        &mut self,
-        stream: &mut Stream,
-        buffer: &mut Vec<u8>,
-        attempt: Attempt,
-    ) -> Result<Step, End> {
-        let timer = self.timer.clone();
-        let limit = self.conf.read_timeout;
-        loop {
-            let read = poll_fn(|cx| self.poll_head(cx, stream, buffer, attempt));
-            let Ok(read) = with_timeout(&timer, limit, read).await else {
-                self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
-                return Err(End::Failed(Failure::Timeout, attempt));
-            };
-            if let Some(step) = self.head_read(read, attempt) {
-                return step;
-            }
-        }
-    }
-
-    /// Reads once and looks at what came; `None` means that the head is not complete.
-    fn poll_head(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: &mut Stream,
-        buffer: &mut Vec<u8>,
-        attempt: Attempt,
-    ) -> Poll<io::Result<Option<Result<Step, End>>>> {
-        with_scratch(|scratch| {
-            let length = ready!(stream.poll_read(cx, scratch))?;
-            let bytes = scratch.get(..length).unwrap_or_default();
-            Poll::Ready(Ok(self.head_bytes(bytes, buffer, attempt)))
-        })
-    }
-
-    fn head_read(
-        &self,
-        read: io::Result<Option<Result<Step, End>>>,
-        attempt: Attempt,
-    ) -> Option<Result<Step, End>> {
-        read.unwrap_or_else(|error| {
-            self.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
-            Some(Err(End::Failed(Failure::Error, attempt)))
-        })
-    }
-
-    /// Takes bytes while the head is incomplete. `None` means more are needed.
-    fn head_bytes(
-        &mut self,
-        bytes: &[u8],
-        buffer: &mut Vec<u8>,
-        attempt: Attempt,
-    ) -> Option<Result<Step, End>> {
-        let r = self.r;
-        if bytes.is_empty() {
-            self.log(Level::Error, format_args!("upstream prematurely closed connection"));
-            return Some(Err(End::Failed(Failure::Error, attempt)));
-        }
-        if let Some(state) = r.upstream.borrow_mut().current() {
-            state.bytes_received = state.bytes_received.saturating_add(bytes.len() as u64);
-        }
-        let fresh = buffer.is_empty();
-        if !fresh {
-            buffer.extend_from_slice(bytes);
-        }
-        let all: &[u8] = if fresh { bytes } else { buffer };
-        let header = self.protocol.process_header(r, all, &mut self.head);
-        let size = |used: usize| self.protocol.header_size(used);
-        match header {
-            Header::Again | Header::Skip(_) if size(all.len()) >= self.conf.buffer_size => {
-                Some(self.invalid("upstream sent too big header", attempt))
-            }
-            Header::Again => {
-                if self.head.status != 0 {
-                    self.set_status(self.head.status);
-                }
-                if fresh {
-                    buffer.extend_from_slice(bytes);
-                }
-                None
-            }
-            Header::Skip(used) => {
-                let rest = all.get(used..).unwrap_or_default().to_vec();
-                *buffer = rest;
-                None
-            }
-            Header::Invalid(text) => Some(self.invalid(&text, attempt)),
-            Header::Ok(used) if size(used) > self.conf.buffer_size => {
-                Some(self.invalid("upstream sent too big header", attempt))
-            }
-            Header::Ok(used) => {
-                let rest = all.get(used..).unwrap_or_default();
-                if fresh {
-                    Some(self.accept(rest, attempt))
-                } else {
-                    let rest = rest.to_vec();
-                    Some(self.accept(&rest, attempt))
-                }
-            }
-        }
-    }
-
-    fn invalid(&self, text: &str, attempt: Attempt) -> Result<Step, End> {
-        if !text.is_empty() {
-            self.log(Level::Error, format_args!("{text}"));
-        }
-        Err(End::Failed(Failure::InvalidHeader, attempt))
-    }
-
-    /// Decides what becomes of a response whose head is complete, and starts passing it on.
-    fn accept(&mut self, rest: &[u8], attempt: Attempt) -> Result<Step, End> {
-        let r = self.r;
-        let status = self.head.status;
-        self.note(|state, now| state.header_ms = Some(now));
-        self.set_status(status);
-        if retry::is_named(self.conf, status) {
-            let failure = Failure::Status(status);
-            // A response that could be dropped is passed on when there is nobody else to ask.
-            if self.may_drop(attempt, failure) {
-                return Err(End::Failed(failure, attempt));
-            }
-        }
-        if status == 101 && self.head.upgrade {
-            return self.upgrade(rest);
-        }
-        if self.conf.intercept_errors && status >= 300 && self.intercepts(status) {
-            return Err(End::Outcome(Outcome::Status(status)));
-        }
-        let verdict = process(r, self.conf, &*self.protocol, &self.head);
-        self.keep_headers();
-        if let Verdict::Redirect(redirect) = verdict {
-            if matches!(&redirect, Redirect::Uri(uri, _) if uri.is_empty()) {
-                r.log(Level::Error, format_args!("unsafe URI in \"X-Accel-Redirect\""));
-                return Err(End::Outcome(Outcome::Status(404)));
-            }
-            r.headers_out.borrow_mut().status = 0;
-            if let Some(state) = r.upstream.borrow_mut().current() {
-                state.group_end = true;
-            }
-            return Err(End::Outcome(Outcome::Redirect(redirect)));
-        }
-        if let Err(error) = r.send_header() {
-            return Err(End::Outcome(error.outcome()));
-        }
-        self.protocol.input_filter_init(r, &self.head);
-        r.action.set("reading upstream");
-        Ok(self.body_bytes(rest))
-    }
-
-    fn upgrade(&mut self, rest: &[u8]) -> Result<Step, End> {
-        let r = self.r;
-        let _ = process(r, self.conf, &*self.protocol, &self.head);
-        if let Some(value) = self.head.headers.get(b"upgrade") {
-            let mut out = r.headers_out.borrow_mut();
-            out.list.remove(b"upgrade");
-            out.list.push(b"Upgrade", value);
-        }
-        r.exchange.keepalive.set(false);
-        if let Err(error) = r.send_header().and_then(|()| r.push_end()) {
-            return Err(End::Outcome(error.outcome()));
-        }
-        Ok(Step::Upgraded(rest.to_vec()))
-    }
-
-    fn may_drop(&self, attempt: Attempt, failure: Failure) -> bool {
-        // The real bookkeeping is done by the caller; here only whether it would allow another attempt.
-        let attempts = self.r.upstream.borrow().states.len();
-        let peers = self.group.attempts();
-        let limit =
-            if self.conf.next_upstream_tries > 0 { peers.min(self.conf.next_upstream_tries) } else { peers };
-        let mut tried = Tried::with_left(limit.saturating_sub(attempts));
-        retry::again(self.r, self.conf, &mut tried, attempt, failure)
-    }
-
-    fn intercepts(&self, status: u16) -> bool {
-        let core = &self.r.loc().core;
-        let page = core.error_page.iter().any(|page| page.codes.contains(&status));
-        if page && status == 401 {
-            for value in self.head.headers.get_all(b"www-authenticate") {
-                self.r.headers_out.borrow_mut().list.push(b"WWW-Authenticate", value);
-            }
-        }
-        page && (!self.r.error_page_used.get() || core.recursive_error_pages)
-    }
-
-    /// Keeps the head for `$upstream_http_*` where the configuration uses such variables.
-    fn keep_headers(&mut self) {
-        if self.r.exchange.generation.keeps_upstream_headers {
-            self.r.upstream.borrow_mut().headers = Some(self.head.headers.clone());
-        }
-    }
-
     /// Logs with the back end's URL, which is put together only when a line is written.
     pub(super) fn log(&self, level: Level, text: std::fmt::Arguments<'_>) {
         log(self.r, self.protocol.scheme(), self.protocol.uri(&self.request), level, text);
@@ -527,7 +327,7 @@ impl Engine<'_> {
         });
     }
 
-    fn set_status(&self, status: u16) {
+    pub(super) fn set_status(&self, status: u16) {
         if let Some(state) = self.r.upstream.borrow_mut().current() {
             state.status = status;
         }

@@ -105,13 +105,7 @@ impl Engine<'_> {
         match step {
             Step::Finished => {
                 self.note_end();
-                let clean = self.rest.is_empty() && self.held.is_empty() && !self.answered_early;
-                if clean && self.protocol.reusable() {
-                    let workers = r.exchange.generation.main.settings.worker_processes.count();
-                    self.group.pool.put(self.group, &picked.peer, link, owner, workers);
-                } else {
-                    drop(link);
-                }
+                self.keep(link, picked, owner);
                 match self.deliver().await {
                     Ok(()) => End::Outcome(Outcome::Done),
                     Err(error) => End::Outcome(error.outcome()),
