@@ -1,5 +1,7 @@
 //! The upstream engine at its edges: answers that come early, back ends that are free before the client is.
 
+#![allow(clippy::expect_used, reason = "what does not work fails the test")]
+
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
