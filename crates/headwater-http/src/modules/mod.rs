@@ -98,7 +98,9 @@ pub static MODULES: &[&Module] = &[
 
 /// The names of all modules.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    MODULES.iter().map(|module| module.name)
+    // Some modules of nginx are parts of one module here, and are known by their directives.
+    let of_directives = MODULES.iter().flat_map(|module| module.directives.iter().copied().flatten());
+    MODULES.iter().map(|module| module.name).chain(of_directives.map(|directive| directive.module))
 }
 
 /// Writes out what log buffers hold; called when a worker ends.

@@ -149,6 +149,7 @@ impl Engine<'_> {
         let already = if r.header_sent.get() { "" } else { ", so upstream connection is closed too" };
         self.log(Level::Info, format_args!("client prematurely closed connection{already}"));
         self.protocol.abort_request(r);
+        self.peer_is_done(false);
         End::Outcome(Outcome::Close(499))
     }
 

@@ -23,6 +23,7 @@ use crate::upstream::peers::sticky::Sticky;
 use crate::upstream::peers::{Group, Groups, Keepalive, Method, Options, Peer};
 
 const NAME: &str = "ngx_http_upstream_module";
+const KEEPALIVE: &str = "ngx_http_upstream_keepalive_module";
 
 /// The module.
 pub static MODULE: Module = Module {
@@ -34,13 +35,14 @@ pub static MODULE: Module = Module {
 
 const fn inside(
     name: &'static str,
+    module: &'static str,
     args: Args,
     syntax: &'static str,
     default: &'static str,
     doc: &'static str,
     set: headwater_conf::directive::Setter,
 ) -> DirectiveDef {
-    DirectiveDef { name, module: NAME, contexts: UPSTREAM, args, syntax, default, doc, set }
+    DirectiveDef { name, module, contexts: UPSTREAM, args, syntax, default, doc, set }
 }
 
 const DIRECTIVES: &[DirectiveDef] = &[
@@ -56,6 +58,7 @@ const DIRECTIVES: &[DirectiveDef] = &[
     },
     inside(
         "server",
+        NAME,
         Args::at_least(1),
         "address [weight=number] [max_conns=number] [max_fails=number] [fail_timeout=time] [backup] [down] [drain] [route=string] [slow_start=time]",
         "",
@@ -64,6 +67,7 @@ const DIRECTIVES: &[DirectiveDef] = &[
     ),
     inside(
         "keepalive",
+        KEEPALIVE,
         Args::range(1, 2),
         "connections [local]",
         "32 local",
@@ -93,6 +97,7 @@ const DIRECTIVES: &[DirectiveDef] = &[
     ),
     inside(
         "keepalive_requests",
+        KEEPALIVE,
         Args::exactly(1),
         "number",
         "1000",
@@ -106,6 +111,7 @@ const DIRECTIVES: &[DirectiveDef] = &[
     ),
     inside(
         "keepalive_time",
+        KEEPALIVE,
         Args::exactly(1),
         "time",
         "1h",
@@ -119,6 +125,7 @@ const DIRECTIVES: &[DirectiveDef] = &[
     ),
     inside(
         "keepalive_timeout",
+        KEEPALIVE,
         Args::exactly(1),
         "timeout",
         "60s",

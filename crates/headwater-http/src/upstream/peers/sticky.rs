@@ -101,6 +101,12 @@ pub(super) struct Binding {
 }
 
 impl Binding {
+    /// A request that names this peer.
+    #[cfg(test)]
+    pub(super) fn to(route: &str) -> Self {
+        Self { route: Some(route.as_bytes().to_vec()), ..Self::default() }
+    }
+
     /// The peer that the request names, once.
     pub(super) fn take_wanted(&mut self) -> Option<&[u8]> {
         let first = !std::mem::replace(&mut self.looked, true);
