@@ -195,7 +195,7 @@ impl Engine<'_> {
         let Some(picked) = self.picked.take() else { return };
         let mut report = Report { failed, ..Report::default() };
         if let Some(state) = self.r.upstream.borrow_mut().current() {
-            report.status = if failed { 0 } else { state.status };
+            report.status = if state.header_ms.is_some() { state.status } else { 0 };
             report.header_ms = state.header_ms;
             report.response_ms = state.response_ms;
             report.sent = state.bytes_sent;

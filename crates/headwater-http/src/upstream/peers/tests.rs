@@ -386,3 +386,55 @@ fn slow_start_a_recovered_peer_gets_its_share_little_by_little() {
     std::thread::sleep(Duration::from_millis(1100));
     assert_eq!(picks(&group, 20), "b".repeat(20));
 }
+
+proptest::proptest! {
+    /// Whatever is chosen, given back and replaced in any order: every listed peer counts its own connections, and places are used again.
+    #[test]
+    fn table_counts_stay_right(steps in proptest::collection::vec((0_u8..4, proptest::num::u8::ANY), 1..120)) {
+        const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+        let group = zoned("property", vec![peer("a", 1), peer("b", 2)]);
+        // How often each name came into the list; 0: it is not there.
+        let mut terms = [1_u32, 1, 0, 0, 0, 0];
+        let mut next = 2;
+        let mut held: Vec<(Picked, Tried, usize, u32)> = Vec::new();
+        for (step, value) in steps {
+            match step {
+                0 | 1 => {
+                    let mut tried = group.start_with(Key::None);
+                    if let Some(picked) = group.pick(&mut tried) {
+                        let at = NAMES.iter().position(|name| **name == *picked.peer.name).expect("one of them");
+                        proptest::prop_assert!(terms[at] > 0, "a peer that is gone was chosen");
+                        held.push((picked, tried, at, terms[at]));
+                    }
+                }
+                2 if !held.is_empty() => {
+                    let (picked, mut tried, ..) = held.swap_remove(usize::from(value) % held.len());
+                    if value % 3 > 0 {
+                        group.finish(picked, &mut tried, &report(value % 3 == 1));
+                    }
+                }
+                _ => {
+                    let listed: Vec<usize> = (0..6).filter(|at| value >> at & 1 == 1).collect();
+                    for (at, term) in terms.iter_mut().enumerate() {
+                        match (listed.contains(&at), *term > 0) {
+                            (true, false) => (*term, next) = (next, next + 1),
+                            (false, _) => *term = 0,
+                            (true, true) => {}
+                        }
+                    }
+                    let peers = |backup: bool| -> Vec<Peer> {
+                        let side = listed.iter().filter(|at| (**at % 2 == 1) == backup);
+                        side.map(|at| peer(NAMES[*at], i64::from(value % 5) + 1)).collect()
+                    };
+                    group.replace(peers(false), peers(true));
+                }
+            }
+            for seen in group.snapshot() {
+                let at = NAMES.iter().position(|name| **name == *seen.peer.name).expect("one of them");
+                let wanted = held.iter().filter(|(_, _, peer, term)| *peer == at && *term == terms[at]).count();
+                proptest::prop_assert_eq!(seen.active as usize, wanted);
+                proptest::prop_assert!(seen.id < 6 + 120);
+            }
+        }
+    }
+}
