@@ -437,6 +437,7 @@ fn build_listeners(cx: &mut Cx<'_>, decl: &HttpDecl) -> Result<FxHashMap<Listene
             add_names(cx, &mut listener.names, server, id, &listen.options.addr);
         }
     }
+    listeners.values_mut().for_each(|listener| listener.names.finish());
     Ok(listeners)
 }
 

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod auth_basic;
 pub mod autoindex;
+mod cgi;
 pub mod cidr;
 pub mod core;
 pub mod empty_gif;
@@ -16,17 +17,20 @@ pub mod limit_req;
 pub(crate) mod limit_zone;
 pub mod log;
 pub mod map;
+pub mod memcached;
 mod names;
 pub mod open_files;
 pub mod proxy;
 pub mod realip;
 pub mod referer;
 pub mod rewrite;
+pub mod scgi;
 pub mod secure_link;
 pub mod split_clients;
 pub mod static_files;
 pub mod stub_status;
 pub mod upstream;
+pub mod uwsgi;
 
 use headwater_conf::{Cx, DirectiveDef, Result};
 
@@ -83,6 +87,9 @@ pub static MODULES: &[&Module] = &[
     &headers::MODULE,
     &proxy::MODULE,
     &fastcgi::MODULE,
+    &scgi::MODULE,
+    &uwsgi::MODULE,
+    &memcached::MODULE,
     &crate::filters::charset::MODULE,
     &crate::filters::userid::MODULE,
     &crate::filters::gzip::MODULE,
