@@ -29,6 +29,18 @@ const RULES: &[&str] = &[
     "< Content-Length: 4",
     "<",
     "<< slow",
+    "on /pause",
+    "pause 150",
+    "< HTTP/1.1 200 OK",
+    "< Content-Length: 6",
+    "<",
+    "<< paused",
+    "on /late",
+    "< HTTP/1.1 200 OK",
+    "< Content-Length: 4",
+    "<",
+    "pause 150",
+    "<< late",
     "on /half",
     "< HTTP/1.1 200 OK",
     "< Content-Length: 10",
@@ -231,4 +243,36 @@ fn reload_keeps_sessions_and_connections_of_requests_that_run() {
     { running }.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with("slow"), "{answer}");
     assert_ne!(body(world.ask("/busy/", "")), "one", "the connection came back");
+}
+
+const TIMED: &str = "
+worker_processes 2;
+events { worker_connections 64; }
+http {
+    access_log off;
+    upstream header { least_time header; server 127.0.0.1:%%ORIGIN_A%%; server 127.0.0.1:%%PORT_1%%; }
+    upstream last { least_time last_byte inflight; server 127.0.0.1:%%ORIGIN_A%%; server 127.0.0.1:%%PORT_1%%; }
+    upstream two { random two least_time=last_byte; server 127.0.0.1:%%ORIGIN_A%%; server 127.0.0.1:%%PORT_1%%; }
+    server { listen 127.0.0.1:%%PORT_1%%; return 200 quick; }
+    server {
+        listen %%PORT_8080%%;
+        location /header/ { proxy_pass http://header/; }
+        location /last/ { proxy_pass http://last/; }
+        location /two/ { proxy_pass http://two/; }
+    }
+}
+";
+
+#[test]
+fn least_time_slow_peer_is_left_once_its_time_is_known() {
+    let world = start(&binary(), TIMED, Mode::Single);
+    for (uri, slow) in [("/header/pause", "paused"), ("/last/late", "late"), ("/two/late", "late")] {
+        let end = Instant::now() + Duration::from_secs(5);
+        while !world.ask(uri, "").ends_with(slow) {
+            assert!(Instant::now() < end, "{uri} never came to the slow peer");
+        }
+        for _ in 0..6 {
+            assert!(world.ask(uri, "").ends_with("quick"), "{uri} came to the slow peer again");
+        }
+    }
 }
