@@ -103,7 +103,28 @@ pub static MODULES: &[&Module] = &[
     &log::MODULE,
 ];
 
-/// The names of all modules.
+/// The modules of one server: the built-in ones, and those of the program that embeds it.
+#[derive(Clone, Default)]
+pub struct Modules {
+    own: Vec<&'static Module>,
+}
+
+impl Modules {
+    /// Adds a module behind those added before.
+    pub fn add(&mut self, module: &'static Module) {
+        self.own.push(module);
+    }
+
+    /// All modules in the order in which handlers of one phase run. Added ones come before those that serve files, which would leave nothing
+    /// to the content handlers behind them.
+    pub fn iter(&self) -> impl Iterator<Item = &'static Module> + '_ {
+        let files = MODULES.iter().position(|module| std::ptr::eq(*module, &index::MODULE));
+        let (front, back) = MODULES.split_at(files.unwrap_or(MODULES.len()));
+        front.iter().chain(&self.own).chain(back).copied()
+    }
+}
+
+/// The names of the built-in modules.
 pub fn names() -> impl Iterator<Item = &'static str> {
     // Some modules of nginx are parts of one module here, and are known by their directives.
     let of_directives = MODULES.iter().flat_map(|module| module.directives.iter().copied().flatten());
