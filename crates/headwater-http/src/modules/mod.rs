@@ -15,7 +15,7 @@ pub mod headers;
 pub mod index;
 pub mod limit_conn;
 pub mod limit_req;
-mod limit_zone;
+pub(crate) mod limit_zone;
 pub mod log;
 pub mod map;
 pub mod memcached;
@@ -131,7 +131,9 @@ impl Modules {
 
 /// The names of the built-in modules.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    MODULES.iter().map(|module| module.name)
+    // Some modules of nginx are parts of one module here, and are known by their directives.
+    let of_directives = MODULES.iter().flat_map(|module| module.directives.iter().copied().flatten());
+    MODULES.iter().map(|module| module.name).chain(of_directives.map(|directive| directive.module))
 }
 
 /// Writes out what log buffers hold; called when a worker ends.

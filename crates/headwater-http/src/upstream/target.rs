@@ -5,7 +5,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use headwater_conf::{Cx, Directive, Result};
 use headwater_io::addr::Addr;
@@ -63,7 +62,7 @@ pub fn fixed(
         }
         error
     })?;
-    let peers = found.into_iter().map(|addr| peer(addr, name)).collect();
+    let peers = found.into_iter().map(|addr| Peer::new(addr, name)).collect();
     Ok(cx.state::<Groups>().add(Group::new(name, peers, Vec::new(), Keepalive::default())))
 }
 
@@ -88,7 +87,7 @@ pub fn dynamic(
         None => Addr::Inet(inet(name, default_port)?),
     };
     let keepalive = Keepalive { connections: 0, ..Keepalive::default() };
-    Ok(Arc::new(Group::new(name, vec![peer(addr, name)], Vec::new(), keepalive)))
+    Ok(Arc::new(Group::new(name, vec![Peer::new(addr, name)], Vec::new(), keepalive)))
 }
 
 fn inet(name: &str, default_port: Option<u16>) -> std::result::Result<SocketAddr, (u16, String)> {
@@ -106,19 +105,6 @@ fn inet(name: &str, default_port: Option<u16>) -> std::result::Result<SocketAddr
     let port = port.ok_or_else(|| (500, format!("no port in upstream \"{host}\"")))?;
     let ip: IpAddr = host.parse().map_err(|_| (502, format!("no resolver defined to resolve {host}")))?;
     Ok(SocketAddr::new(ip, port))
-}
-
-fn peer(addr: Addr, server: &str) -> Peer {
-    Peer {
-        name: addr.to_string().into(),
-        addr,
-        server: server.into(),
-        weight: 1,
-        max_fails: 1,
-        fail_timeout: Duration::from_secs(10),
-        max_conns: 0,
-        down: false,
-    }
 }
 
 #[cfg(test)]
