@@ -3,7 +3,7 @@
 //! choose peer → connect or reuse → send → read head → relay body → finish, with one timer per stage; a failed attempt goes to `retry`. Called by
 //! content handlers. nginx's counterpart: `ngx_http_upstream.c` up to `ngx_http_upstream_send_response`.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -115,7 +115,7 @@ pub async fn run(
 
 /// Reads the request body, or as much of it as came with the head when it is sent on as it comes; gives whether there is more to
 /// send on.
-async fn prepare_body(r: &Request, conf: &UpstreamConf) -> Result<bool, Outcome<'static>> {
+pub(super) async fn prepare_body(r: &Request, conf: &UpstreamConf) -> Result<bool, Outcome<'static>> {
     if !conf.pass_request_body {
         return Ok(false);
     }
@@ -127,20 +127,29 @@ async fn prepare_body(r: &Request, conf: &UpstreamConf) -> Result<bool, Outcome<
     }
 }
 
+/// Runs something for the client; `None` when that leaves before, unless its leaving is not to matter or its body is still coming.
+pub(super) async fn while_client_waits<F: Future>(
+    r: &Request,
+    conf: &UpstreamConf,
+    streams_body: bool,
+    work: F,
+) -> Option<F::Output> {
+    if conf.ignore_client_abort || streams_body || !r.is_main() {
+        return Some(work.await);
+    }
+    let connection = r.connection().clone();
+    tokio::select! {
+        biased;
+        output = work => Some(output),
+        () = connection.closed() => None,
+    }
+}
+
 impl Engine<'_> {
-    /// Tries peers; a client that leaves ends that, unless its leaving is not to matter or its body is still coming.
+    /// Tries peers while the client waits.
     async fn attempts_while_client_waits(&mut self) -> End {
-        let r = self.r;
-        if self.conf.ignore_client_abort || self.streams_body || !r.is_main() {
-            return self.attempts().await;
-        }
-        let connection = r.connection().clone();
-        let end = tokio::select! {
-            biased;
-            end = self.attempts() => Some(end),
-            () = connection.closed() => None,
-        };
-        if let Some(end) = end {
+        let (r, conf, streams_body) = (self.r, self.conf, self.streams_body);
+        if let Some(end) = while_client_waits(r, conf, streams_body, self.attempts()).await {
             return end;
         }
         let already = if r.header_sent.get() { "" } else { ", so upstream connection is closed too" };

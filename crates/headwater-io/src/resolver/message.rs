@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, DecodeError};
 
 use super::answer::ServiceRecord;
 use super::name::DomainName;
@@ -211,8 +211,12 @@ impl Head<'_> {
         skipped.ok_or(Unusable::Short)?;
         let mut records = Records { empty: self.count == 0, ttl: u32::MAX, ..Records::default() };
         for _ in 0..self.count {
-            let record = Record::<RData>::read(&mut decoder)
-                .map_err(|_| Unusable::Text("invalid record in DNS response"))?;
+            let record = Record::<RData>::read(&mut decoder).map_err(|error| match error {
+                DecodeError::InsufficientBytes | DecodeError::IncorrectRDataLengthRead { .. } => {
+                    Unusable::Short
+                }
+                _ => Unusable::Text("invalid record in DNS response"),
+            })?;
             self.take(&record, &mut records)?;
         }
         Ok(records)

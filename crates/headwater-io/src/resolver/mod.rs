@@ -24,7 +24,7 @@ use self::core::{Core, Outside, Rules};
 use crate::clock;
 use crate::timer::{Timer, with_timeout};
 use answer::{Outcome, Reply, ServiceRecord};
-use sockets::{Datagrams, exchange};
+use sockets::{Datagrams, Received, exchange};
 
 pub use answer::{Addresses, ResolveError, ServiceTarget, Services};
 pub use message::{Head, Kind, Records, Transport, Unusable, read_head};
@@ -190,48 +190,36 @@ impl Resolver {
     /// Makes sure that the task runs and looks at what is new.
     fn run(self: &Rc<Self>) {
         if !self.running.replace(true) {
-            tokio::task::spawn_local(turn_by_turn(self.clone()));
+            tokio::task::spawn_local(ask_again(self.clone()));
         } else if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 
-    fn poll_turn(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<Turn> {
+    /// A message came.
+    fn received(self: &Rc<Self>, server: usize, transport: Transport, message: &[u8]) {
+        self.with_core(|core, out| core.receive(server, transport, message, out));
+        // The task may have nothing to wait for now.
+        self.run();
+    }
+
+    /// Ready when a server was given time enough, or, with false, when nothing is being asked for.
+    fn poll_due(&self, cx: &mut Context<'_>) -> Poll<bool> {
         self.waker.set(Some(cx.waker().clone()));
-        let Some(due) = self.core.borrow().next_due() else { return Poll::Ready(Turn::Rest) };
+        let Some(due) = self.core.borrow().next_due() else { return Poll::Ready(false) };
         if self.timer.deadline() != Some(due) {
             self.timer.arm_at(due);
         }
-        if self.timer.poll_expired(cx).is_ready() {
-            return Poll::Ready(Turn::Due);
-        }
-        self.datagrams.borrow_mut().poll_receive(cx).map(|(server, message)| Turn::Message(server, message))
+        self.timer.poll_expired(cx).map(|()| true)
     }
 }
 
-/// What the resolver's task has to do next.
-enum Turn {
-    /// A server was given time enough.
-    Due,
-    /// A datagram came.
-    Message(usize, Vec<u8>),
-    /// Nothing is being asked for.
-    Rest,
-}
-
-/// The resolver's task; ends when nothing is being asked for, and closes the sockets then, so that the next questions come from other ports.
-async fn turn_by_turn(resolver: Rc<Resolver>) {
-    loop {
-        match poll_fn(|cx| resolver.poll_turn(cx)).await {
-            Turn::Due => {
-                resolver.timer.disarm();
-                resolver.with_core(|core, out| core.tick(out));
-            }
-            Turn::Message(server, message) => {
-                resolver.with_core(|core, out| core.receive(server, Transport::Udp, &message, out));
-            }
-            Turn::Rest => break,
-        }
+/// The resolver's task: asks again where no answer came. It ends when nothing is being asked for, and closes the sockets then, so that the next questions come
+/// from other ports.
+async fn ask_again(resolver: Rc<Resolver>) {
+    while poll_fn(|cx| resolver.poll_due(cx)).await {
+        resolver.timer.disarm();
+        resolver.with_core(|core, out| core.tick(out));
     }
     resolver.timer.disarm();
     resolver.datagrams.borrow_mut().close();
@@ -269,7 +257,15 @@ impl Outside for Run<'_> {
 
     fn send(&mut self, server: usize, transport: Transport, message: &[u8]) -> bool {
         if transport == Transport::Udp {
-            return self.resolver.datagrams.borrow_mut().send(server, message);
+            let received = || -> Received {
+                let resolver = Rc::downgrade(self.resolver);
+                Rc::new(move |server, message| {
+                    if let Some(resolver) = resolver.upgrade() {
+                        resolver.received(server, Transport::Udp, message);
+                    }
+                })
+            };
+            return self.resolver.datagrams.borrow_mut().send(server, message, received);
         }
         let Some(address) = self.resolver.datagrams.borrow().servers().get(server).copied() else {
             return false;
@@ -277,9 +273,7 @@ impl Outside for Run<'_> {
         let (resolver, message) = (self.resolver.clone(), message.to_vec());
         tokio::task::spawn_local(async move {
             if let Some(answer) = exchange(address, &message, &*resolver.log).await {
-                resolver.with_core(|core, out| core.receive(server, Transport::Tcp, &answer, out));
-                // The task may have nothing to wait for now.
-                resolver.run();
+                resolver.received(server, Transport::Tcp, &answer);
             }
         });
         true

@@ -7,12 +7,13 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Socket, Type};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::task::{JoinHandle, spawn_local};
 
 use crate::timer::{Timer, with_timeout};
 
@@ -24,76 +25,110 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Log = dyn Fn(fmt::Arguments<'_>);
 
+/// What the sockets' tasks call with a datagram and the server it came from.
+pub(super) type Received = Rc<dyn Fn(usize, &[u8])>;
+
 /// The UDP sockets.
 pub(super) struct Datagrams {
     servers: Vec<SocketAddr>,
-    sockets: Vec<Option<UdpSocket>>,
-    buffer: Box<[u8]>,
+    sockets: Vec<Option<Open>>,
     log: Rc<Log>,
+}
+
+/// A socket and the task that reads it.
+struct Open {
+    socket: Rc<UdpSocket>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Datagrams {
     pub(super) fn new(servers: Vec<SocketAddr>, log: Rc<Log>) -> Self {
         let sockets = servers.iter().map(|_| None).collect();
-        Self { servers, sockets, buffer: Box::default(), log }
+        Self { servers, sockets, log }
     }
 
     pub(super) fn servers(&self) -> &[SocketAddr] {
         &self.servers
     }
 
-    /// Sends to a server; false when the system says at once that it is no use.
-    pub(super) fn send(&mut self, server: usize, message: &[u8]) -> bool {
-        let (Some(address), Some(slot)) = (self.servers.get(server), self.sockets.get_mut(server)) else {
+    /// Sends to a server; false when the system says at once that it is no use. `received` is for a socket that is opened now.
+    pub(super) fn send(
+        &mut self,
+        server: usize,
+        message: &[u8],
+        received: impl FnOnce() -> Received,
+    ) -> bool {
+        let (Some(address), Some(slot)) = (self.servers.get(server).copied(), self.sockets.get_mut(server))
+        else {
             return false;
         };
-        let socket = match slot {
-            Some(socket) => socket,
-            None => match connect(*address) {
-                Ok(socket) => slot.insert(socket),
+        // A socket whose task ended has failed.
+        if slot.as_ref().is_some_and(|open| open.task.is_finished()) {
+            *slot = None;
+        }
+        let open = match slot {
+            Some(open) => open,
+            None => match connect(address) {
+                Ok(socket) => {
+                    let socket = Rc::new(socket);
+                    let reading = receive(server, address, socket.clone(), received(), self.log.clone());
+                    slot.insert(Open { socket, task: spawn_local(reading) })
+                }
                 Err(error) => {
-                    failed(&*self.log, "connect()", *address, &error);
+                    failed(&*self.log, "connect()", address, &error);
                     return false;
                 }
             },
         };
-        match socket.try_send(message) {
+        // Not through tokio: it does not know yet that a fresh socket can be written to.
+        match rustix::net::send(&*open.socket, message, SendFlags::empty()).map_err(io::Error::from) {
             Ok(sent) if sent == message.len() => true,
             Ok(_) => false,
             Err(error) => {
-                failed(&*self.log, "send()", *address, &error);
+                failed(&*self.log, "send()", address, &error);
                 *slot = None;
                 false
             }
         }
     }
 
-    /// The next datagram and the server it came from.
-    pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Vec<u8>)> {
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; DATAGRAM].into();
-        }
-        for (server, slot) in self.sockets.iter_mut().enumerate() {
-            let Some(socket) = slot else { continue };
-            let mut buffer = ReadBuf::new(&mut self.buffer);
-            match socket.poll_recv(cx, &mut buffer) {
-                Poll::Pending => {}
-                Poll::Ready(Ok(())) => return Poll::Ready((server, buffer.filled().to_vec())),
-                Poll::Ready(Err(error)) => {
-                    if let Some(address) = self.servers.get(server) {
-                        failed(&*self.log, "recv()", *address, &error);
-                    }
-                    *slot = None;
-                }
-            }
-        }
-        Poll::Pending
-    }
-
-    /// Closes the sockets and gives the buffer back.
+    /// Closes the sockets.
     pub(super) fn close(&mut self) {
         self.sockets.iter_mut().for_each(|slot| *slot = None);
-        self.buffer = Box::default();
+    }
+}
+
+/// Reads one socket until it fails, which a server that does not listen makes it do.
+async fn receive(
+    server: usize,
+    address: SocketAddr,
+    socket: Rc<UdpSocket>,
+    received: Received,
+    log: Rc<Log>,
+) {
+    let mut buffer = vec![0; DATAGRAM];
+    let interest = Interest::READABLE.add(Interest::ERROR);
+    loop {
+        let ready = socket.ready(interest).await;
+        let read = ready.and_then(|ready| {
+            // tokio forgets one kind of readiness at a time only.
+            let kind = if ready.is_error() { Interest::ERROR } else { Interest::READABLE };
+            socket.try_io(kind, || {
+                rustix::net::recv(&*socket, buffer.as_mut_slice(), RecvFlags::empty())
+                    .map_err(io::Error::from)
+            })
+        });
+        match read {
+            Ok((length, _)) => received(server, buffer.get(..length).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return failed(&*log, "recv()", address, &error),
+        }
     }
 }
 

@@ -16,7 +16,6 @@ use headwater_conf::{Args, Cx, Directive, Result, Value, settings};
 use super::Module;
 use crate::config::core::{Rate, TempPath};
 use crate::config::{LocationBuilder, LocationKind};
-use crate::flow::error_log::Level;
 use crate::flow::phases::{Handler, Outcome};
 use crate::request::Request;
 use crate::script::{Complex, VariableDef};
@@ -149,12 +148,9 @@ async fn serve(location: &Arc<FastcgiLocation>, r: &Request) -> Outcome<'static>
         Upstream::Fixed(group) => engine::run(r, &location.conf, group, location.owner, conversation).await,
         Upstream::Dynamic(value) => {
             let name = String::from_utf8_lossy(&value.value(r)).into_owned();
-            match target::dynamic(r, &name, None) {
+            match target::dynamic(r, &location.conf, &name, None).await {
                 Ok(group) => engine::run(r, &location.conf, &group, location.owner, conversation).await,
-                Err((status, message)) => {
-                    r.log(Level::Error, format_args!("{message}"));
-                    Outcome::Status(status)
-                }
+                Err(outcome) => outcome,
             }
         }
     }

@@ -5,7 +5,6 @@
 mod balancing;
 
 use std::io::Write as _;
-use std::net::ToSocketAddrs as _;
 use std::time::Duration;
 
 use headwater_conf::context::{HTTP, UPSTREAM};
@@ -15,6 +14,7 @@ use headwater_io::addr::Addr;
 use headwater_wire::headers::HeaderList;
 
 use super::Module;
+use crate::config::resolver::addresses;
 use crate::request::Request;
 use crate::request::upstream_state::{UpstreamState, write_seconds};
 use crate::script::VariableDef;
@@ -238,39 +238,8 @@ fn server(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
 
 /// The addresses of `host[:port]` or `unix:/path`, looked up now.
 pub fn resolve(directive: &Directive, index: usize, text: &str, default_port: u16) -> Result<Vec<Addr>> {
-    let fail = |message: String| directive.error_at(index, message);
-    if let Some(path) = text.strip_prefix("unix:") {
-        if path.is_empty() {
-            return Err(fail(format!("no path in the unix domain socket in upstream \"{text}\"")));
-        }
-        return Ok(vec![Addr::unix(path)]);
-    }
-    if text.contains(['/', '?']) {
-        return Err(fail(format!("invalid host in upstream \"{text}\"")));
-    }
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, after)) => (host, after.strip_prefix(':')),
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
-    };
-    let port = match port {
-        None => default_port,
-        Some(digits) => parse_number(digits.as_bytes())
-            .and_then(|port| u16::try_from(port).ok())
-            .filter(|port| *port > 0)
-            .ok_or_else(|| fail(format!("invalid port in upstream \"{text}\"")))?,
-    };
-    if host.is_empty() {
-        return Err(fail(format!("no host in upstream \"{text}\"")));
-    }
-    let found: Vec<Addr> =
-        (host, port).to_socket_addrs().map(|found| found.map(Addr::Inet).collect()).unwrap_or_default();
-    if found.is_empty() {
-        return Err(fail(format!("host not found in upstream \"{text}\"")));
-    }
-    Ok(found)
+    addresses(text, default_port)
+        .map_err(|words| directive.error_at(index, format!("{words} in upstream \"{text}\"")))
 }
 
 fn join(r: &Request, out: &mut Vec<u8>, one: impl FnMut(&UpstreamState, &mut Vec<u8>)) -> bool {
