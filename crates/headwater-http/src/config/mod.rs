@@ -68,6 +68,13 @@ pub struct Conf {
 }
 
 impl Conf {
+    /// Puts the configuration into use, when nothing can go wrong with it any more: from here on groups of back ends with a `zone` share their state with the one before.
+    pub fn activate(&self) {
+        for group in &self.upstreams {
+            group.activate();
+        }
+    }
+
     /// A location.
     #[allow(clippy::indexing_slicing, reason = "indices are made by the builder of this very table")]
     #[must_use]

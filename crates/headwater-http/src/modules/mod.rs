@@ -13,7 +13,7 @@ pub mod headers;
 pub mod index;
 pub mod limit_conn;
 pub mod limit_req;
-mod limit_zone;
+pub(crate) mod limit_zone;
 pub mod log;
 pub mod map;
 mod names;

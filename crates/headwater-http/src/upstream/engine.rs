@@ -16,7 +16,7 @@ use headwater_io::stream::Stream;
 use headwater_io::timer::{Timer, with_timeout};
 
 use super::head::{Verdict, process};
-use super::peers::{Group, Peer, Picked, Tried};
+use super::peers::{Group, Peer, Picked, Report, Tried};
 use super::pool::Link;
 use super::protocol::{Header, Protocol, ResponseHead, log};
 use super::relay::{Spool, Step};
@@ -51,8 +51,9 @@ pub(super) struct Engine<'a> {
     owner: usize,
     start: Instant,
     attempt_ms: u64,
-    /// The peer of a tunnel, which counts as long as that lasts.
-    tunnel_peer: Option<Picked>,
+    tried: Tried,
+    /// The peer of the present attempt, which counts until the back end is done.
+    pub(super) picked: Option<Picked>,
 }
 
 /// How an attempt ended.
@@ -97,7 +98,8 @@ pub async fn run(
         owner,
         start: headwater_io::clock::now(),
         attempt_ms: 0,
-        tunnel_peer: None,
+        tried: group.start(r),
+        picked: None,
     };
     let end = engine.attempts_while_client_waits().await;
     engine.note_end();
@@ -106,6 +108,7 @@ pub async fn run(
         End::Failed(failure, _) => Outcome::Status(failure.status()),
         End::Upgraded(link, early) => tunnel::run(r, conf, *link, early).await,
     };
+    engine.peer_is_done(false);
     let status = r.headers_out.borrow().status();
     engine.protocol.finalize_request(r, status);
     r.action.set("");
@@ -160,58 +163,77 @@ impl Engine<'_> {
 
     /// Tries peers until one answers or there is no reason to go on.
     async fn attempts(&mut self) -> End {
-        let mut tried = self.group.start(self.r);
         if self.conf.next_upstream_tries > 0 {
-            tried.left = tried.left.min(self.conf.next_upstream_tries);
+            self.tried.left = self.tried.left.min(self.conf.next_upstream_tries);
         }
         loop {
-            let Some(picked) = self.group.pick(&mut tried) else {
+            let Some(picked) = self.group.pick(&mut self.tried) else {
                 self.push_state(&self.group.name.clone());
                 self.set_status(502);
                 self.log(Level::Error, format_args!("no live upstreams"));
                 return End::Outcome(Outcome::Status(502));
             };
             self.push_state(&picked.peer.name);
-            let end = self.attempt(&picked).await;
+            self.picked = Some(picked);
+            let end = self.attempt().await;
             match end {
                 End::Failed(failure, attempt) => {
                     self.note_end();
-                    self.group.note(&picked, &mut tried, failure.blames_peer());
-                    drop(picked);
+                    self.peer_is_done(failure.blames_peer());
                     self.set_status(failure.status());
-                    if !self.again(&mut tried, attempt, failure) {
+                    if !self.again(attempt, failure) {
                         return End::Failed(failure, attempt);
                     }
                     self.protocol.reinit_request(self.r);
                     self.head = ResponseHead::default();
                     self.rest.clear();
                 }
-                other => {
-                    self.group.note(&picked, &mut tried, false);
-                    if matches!(other, End::Upgraded(..)) {
-                        self.tunnel_peer = Some(picked);
-                    }
-                    return other;
+                // A tunnel's peer is done when the tunnel ends.
+                End::Upgraded(..) => return end,
+                End::Outcome(_) => {
+                    self.peer_is_done(false);
+                    return end;
                 }
             }
         }
     }
 
-    fn again(&self, tried: &mut Tried, attempt: Attempt, failure: Failure) -> bool {
-        retry::again(self.r, self.conf, tried, attempt, failure)
+    /// Gives the connection to the present attempt's peer back and notes how the attempt went, once.
+    pub(super) fn peer_is_done(&mut self, failed: bool) {
+        let Some(picked) = self.picked.take() else { return };
+        let mut report = Report { failed, ..Report::default() };
+        if let Some(state) = self.r.upstream.borrow_mut().current() {
+            report.status = if failed { 0 } else { state.status };
+            report.header_ms = state.header_ms;
+            report.response_ms = state.response_ms;
+            report.sent = state.bytes_sent;
+            report.received = state.bytes_received;
+        }
+        if report.header_ms.is_some() && !failed {
+            self.group.answered(self.r, &picked, &self.tried);
+        }
+        if self.group.finish(picked, &mut self.tried, &report) {
+            self.log(Level::Warn, format_args!("upstream server temporarily disabled"));
+        }
     }
 
-    async fn attempt(&mut self, picked: &Picked) -> End {
+    fn again(&mut self, attempt: Attempt, failure: Failure) -> bool {
+        retry::again(self.r, self.conf, &mut self.tried, attempt, failure)
+    }
+
+    async fn attempt(&mut self) -> End {
         let r = self.r;
         let worker = r.connection().worker.clone();
         let mut attempt = Attempt { request_sent: false, reused: false, start: self.start };
         let owner = if self.group.keepalive.local { self.owner } else { 0 };
-        let mut link = match self.group.pool.take(&picked.peer, worker.index, owner) {
+        let idle =
+            self.picked.as_ref().and_then(|picked| self.group.pool.take(&picked.peer, worker.index, owner));
+        let mut link = match idle {
             Some(link) => {
                 attempt.reused = true;
                 link
             }
-            None => match self.connect(picked).await {
+            None => match self.connect().await {
                 Ok(stream) => Link {
                     stream,
                     requests: 0,
@@ -232,12 +254,13 @@ impl Engine<'_> {
         r.action.set("reading response header from upstream");
         match self.read_head(&mut link.stream, attempt).await {
             Ok(Step::Upgraded(early)) => End::Upgraded(Box::new(link), early),
-            Ok(step) => self.relay(link, step, picked, owner).await,
+            Ok(step) => self.relay(link, step, owner).await,
             Err(end) => end,
         }
     }
 
-    async fn connect(&mut self, picked: &Picked) -> Result<Stream, Failure> {
+    async fn connect(&self) -> Result<Stream, Failure> {
+        let Some(picked) = &self.picked else { return Err(Failure::NoLive) };
         let conf = self.conf;
         let local = conf.bind.as_ref().and_then(|bind| local_address(&bind.value(self.r)));
         let options = ConnectOptions { local, keepalive: conf.socket_keepalive, ..ConnectOptions::default() };
@@ -379,6 +402,7 @@ impl Engine<'_> {
         }
         let verdict = process(r, self.conf, &*self.protocol, &self.head);
         self.keep_headers();
+        self.head_arrived();
         if let Verdict::Redirect(redirect) = verdict {
             if matches!(&redirect, Redirect::Uri(uri, _) if uri.is_empty()) {
                 r.log(Level::Error, format_args!("unsafe URI in \"X-Accel-Redirect\""));
@@ -401,6 +425,8 @@ impl Engine<'_> {
     fn upgrade(&mut self, rest: &[u8]) -> Result<Step, End> {
         let r = self.r;
         let _ = process(r, self.conf, &*self.protocol, &self.head);
+        self.keep_headers();
+        self.head_arrived();
         if let Some(value) = self.head.headers.get(b"upgrade") {
             let mut out = r.headers_out.borrow_mut();
             out.list.remove(b"upgrade");
@@ -415,11 +441,7 @@ impl Engine<'_> {
 
     fn may_drop(&self, attempt: Attempt, failure: Failure) -> bool {
         // The real bookkeeping is done by the caller; here only whether it would allow another attempt.
-        let attempts = self.r.upstream.borrow().states.len();
-        let peers = self.group.attempts();
-        let limit =
-            if self.conf.next_upstream_tries > 0 { peers.min(self.conf.next_upstream_tries) } else { peers };
-        let mut tried = Tried::with_left(limit.saturating_sub(attempts));
+        let mut tried = Tried::with_left(self.tried.left.saturating_sub(1));
         retry::again(self.r, self.conf, &mut tried, attempt, failure)
     }
 
@@ -432,6 +454,14 @@ impl Engine<'_> {
             }
         }
         page && (!self.r.error_page_used.get() || core.recursive_error_pages)
+    }
+
+    /// Tells the group that the head of the answer is there and not yet sent.
+    fn head_arrived(&mut self) {
+        if let Some(picked) = &mut self.picked {
+            let header_ms = self.r.upstream.borrow_mut().current().and_then(|state| state.header_ms);
+            self.group.head_arrived(self.r, picked, &self.tried, header_ms);
+        }
     }
 
     /// Keeps the head for `$upstream_http_*` where the configuration uses such variables.

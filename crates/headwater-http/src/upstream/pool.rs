@@ -61,7 +61,8 @@ impl Pool {
                 if all.is_empty() {
                     return None;
                 }
-                let fits = |idle: &Idle| Arc::ptr_eq(&idle.peer, peer) && idle.owner == owner;
+                let same = |idle: &Idle| Arc::ptr_eq(&idle.peer, peer) || idle.peer.addr == peer.addr;
+                let fits = |idle: &Idle| same(idle) && idle.owner == owner;
                 let own = all.iter().rposition(|idle| fits(idle) && idle.link.worker == worker);
                 let at = own.or_else(|| all.iter().rposition(fits))?;
                 all.remove(at)?

@@ -16,7 +16,6 @@ use headwater_io::tempfile::TempFile;
 use headwater_io::timer::with_timeout;
 
 use super::engine::{End, Engine};
-use super::peers::Picked;
 use super::pool::Link;
 use crate::filters::{Chunk, End as Mark};
 use crate::flow::error_log::Level;
@@ -53,7 +52,7 @@ pub(super) struct Spool {
 
 impl Engine<'_> {
     /// Relays the rest of a body; `step` says what the bytes that came with the head amounted to.
-    pub(super) async fn relay(&mut self, mut link: Link, step: Step, picked: &Picked, owner: usize) -> End {
+    pub(super) async fn relay(&mut self, mut link: Link, step: Step, owner: usize) -> End {
         let r = self.r;
         let mut step = step;
         let buffered = r.overrides.buffering.get().unwrap_or(self.conf.buffering);
@@ -86,20 +85,23 @@ impl Engine<'_> {
                 }
             };
         }
-        self.finish(link, step, picked, owner).await
+        self.finish(link, step, owner).await
     }
 
-    async fn finish(&mut self, link: Link, step: Step, picked: &Picked, owner: usize) -> End {
+    async fn finish(&mut self, link: Link, step: Step, owner: usize) -> End {
         let r = self.r;
         match step {
             Step::Finished => {
                 self.note_end();
-                if self.protocol.reusable() && self.rest.is_empty() && self.held.is_empty() {
+                let reusable = self.protocol.reusable() && self.rest.is_empty() && self.held.is_empty();
+                if let Some(picked) = self.picked.as_ref().filter(|_| reusable) {
                     let workers = r.exchange.generation.main.settings.worker_processes.count();
                     self.group.pool.put(self.group, &picked.peer, link, owner, workers);
                 } else {
                     drop(link);
                 }
+                // The client may take its time; the back end is done.
+                self.peer_is_done(false);
                 match r.drained().await {
                     Ok(()) => End::Outcome(Outcome::Done),
                     Err(error) => End::Outcome(error.outcome()),
@@ -108,6 +110,9 @@ impl Engine<'_> {
             Step::Client(error) => End::Outcome(error.outcome()),
             _ => {
                 drop(link);
+                // Before the end is noted: the time of half an answer is no measure of the peer.
+                self.peer_is_done(false);
+                self.note_end();
                 // What was received is delivered; the closed connection tells the client that it is not all.
                 let _ = r.push(Chunk::Empty, Mark::Flush);
                 let _ = r.drained().await;

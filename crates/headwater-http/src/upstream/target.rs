@@ -5,7 +5,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use headwater_conf::{Cx, Directive, Result};
 use headwater_io::addr::Addr;
@@ -68,7 +67,7 @@ pub fn fixed(
         }
         error
     })?;
-    let peers = found.into_iter().map(|addr| peer(addr, name)).collect();
+    let peers = found.into_iter().map(|addr| Peer::new(addr, name)).collect();
     Ok(cx.state::<Groups>().add(Group::new(name, peers, Vec::new(), Keepalive::default())))
 }
 
@@ -111,7 +110,7 @@ pub async fn dynamic(
     match engine::while_client_waits(r, conf, streams_body, lookup).await {
         Some(Ok(found)) => {
             let addresses = found.addresses.into_iter();
-            let peers = addresses.map(|ip| peer(Addr::Inet(SocketAddr::new(ip, port)), name)).collect();
+            let peers = addresses.map(|ip| Peer::new(Addr::Inet(SocketAddr::new(ip, port)), name)).collect();
             Ok(unpooled(name, peers))
         }
         Some(Err(error)) => {
@@ -144,7 +143,7 @@ fn destination(
         if path.is_empty() {
             return Err((500, format!("no path in the unix domain socket in upstream \"{name}\"")));
         }
-        return Ok(Destination::Group(unpooled(name, vec![peer(Addr::unix(path), name)])));
+        return Ok(Destination::Group(unpooled(name, vec![Peer::new(Addr::unix(path), name)])));
     }
     let (host, port) = host_and_port(name, default_port)?;
     // A group that follows from another *_pass fits when its port does, written or not.
@@ -159,7 +158,7 @@ fn destination(
     match host.parse::<IpAddr>() {
         Ok(ip) => {
             let address = Addr::Inet(SocketAddr::new(ip, port));
-            Ok(Destination::Group(unpooled(name, vec![peer(address, name)])))
+            Ok(Destination::Group(unpooled(name, vec![Peer::new(address, name)])))
         }
         Err(_) => Ok(Destination::Host(host.to_owned(), port)),
     }
@@ -179,19 +178,6 @@ pub fn host_and_port(
         return Err((500, format!("no port in upstream \"{host}\"")));
     }
     Ok((host, port))
-}
-
-fn peer(addr: Addr, server: &str) -> Peer {
-    Peer {
-        name: addr.to_string().into(),
-        addr,
-        server: server.into(),
-        weight: 1,
-        max_fails: 1,
-        fail_timeout: Duration::from_secs(10),
-        max_conns: 0,
-        down: false,
-    }
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 //! nginx's counterpart: the directives of `ngx_http_upstream.c`, `ngx_http_upstream_keepalive_module.c`.
 
 mod balancing;
+mod sticky;
+mod zone;
 
 use std::io::Write as _;
-use std::time::Duration;
 
 use headwater_conf::context::{HTTP, UPSTREAM};
-use headwater_conf::value::{parse_number, parse_seconds, parse_size};
-use headwater_conf::{Args, Cx, Directive, DirectiveDef, Result};
+use headwater_conf::value::{parse_number, parse_seconds};
+use headwater_conf::{Args, Cx, Diagnostic, Directive, DirectiveDef, Result};
 use headwater_io::addr::Addr;
 use headwater_wire::headers::HeaderList;
 
@@ -18,13 +19,18 @@ use crate::config::resolver::addresses;
 use crate::request::Request;
 use crate::request::upstream_state::{UpstreamState, write_seconds};
 use crate::script::VariableDef;
-use crate::upstream::peers::{Group, Groups, Keepalive, Method, Peer};
+use crate::upstream::peers::sticky::Sticky;
+use crate::upstream::peers::{Group, Groups, Keepalive, Method, Options, Peer};
 
 const NAME: &str = "ngx_http_upstream_module";
 
 /// The module.
-pub static MODULE: Module =
-    Module { directives: &[DIRECTIVES, balancing::DIRECTIVES], variables: VARIABLES, ..Module::named(NAME) };
+pub static MODULE: Module = Module {
+    directives: &[DIRECTIVES, balancing::DIRECTIVES, sticky::DIRECTIVES, zone::DIRECTIVES],
+    variables: VARIABLES,
+    finish: zone::finish,
+    ..Module::named(NAME)
+};
 
 const fn inside(
     name: &'static str,
@@ -51,18 +57,10 @@ const DIRECTIVES: &[DirectiveDef] = &[
     inside(
         "server",
         Args::at_least(1),
-        "address [weight=number] [max_conns=number] [max_fails=number] [fail_timeout=time] [backup] [down]",
+        "address [weight=number] [max_conns=number] [max_fails=number] [fail_timeout=time] [backup] [down] [drain] [route=string] [slow_start=time]",
         "",
         "Defines a server of the group.\n",
         server,
-    ),
-    inside(
-        "zone",
-        Args::range(1, 2),
-        "name [size]",
-        "",
-        "Names the state shared by workers. State always is shared here; the size does not matter.\n",
-        zone,
     ),
     inside(
         "keepalive",
@@ -144,6 +142,10 @@ struct Building {
     method: Option<Method>,
     /// Whether the method does not know backups; it counts for servers behind it.
     no_backups: bool,
+    /// The method's refusal of the first `slow_start`, wherever the method stands.
+    slow_start: Option<Box<Diagnostic>>,
+    sticky: Option<Sticky>,
+    zone: Option<Box<str>>,
 }
 
 fn upstream(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
@@ -165,39 +167,20 @@ fn upstream(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
     if building.primary.is_empty() {
         return Err(directive.error(format!("no servers in upstream \"{name}\"")));
     }
-    let mut group = Group::new(&name, building.primary, building.backup, building.keepalive)
-        .with_method(building.method.unwrap_or_default());
+    let method = building.method.unwrap_or_default();
+    if let Some(refusal) = building.slow_start.filter(|_| !method.knows_slow_start()) {
+        return Err(refusal);
+    }
+    let options = Options { method, sticky: building.sticky, zone: building.zone };
+    let Building { primary, backup, keepalive, .. } = building;
+    let mut group = Group::with_options(&name, primary, backup, keepalive, options);
     group.declared = true;
     cx.state::<Groups>().add(group);
     Ok(())
 }
 
-fn zone(_: &mut Cx<'_>, directive: &Directive) -> Result<()> {
-    if directive.arg(0).is_empty() {
-        return Err(directive.error_at(0, "invalid zone name \"\""));
-    }
-    if let Some(size) = directive.args.get(1) {
-        let parsed = parse_size(&size.text);
-        let parsed =
-            parsed.ok_or_else(|| directive.error_at(1, format!("invalid zone size \"{}\"", size.str())))?;
-        if parsed < 8 * 4096 {
-            return Err(directive.error_at(1, format!("zone \"{}\" is too small", directive.word(0).str())));
-        }
-    }
-    Ok(())
-}
-
 fn server(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
-    let mut template = Peer {
-        addr: Addr::unnamed_unix(),
-        name: "".into(),
-        server: directive.word(0).str().into(),
-        weight: 1,
-        max_fails: 1,
-        fail_timeout: Duration::from_secs(10),
-        max_conns: 0,
-        down: false,
-    };
+    let mut template = Peer::new(Addr::unnamed_unix(), &directive.word(0).str());
     let mut backup = false;
     for (index, word) in directive.args.iter().enumerate().skip(1) {
         let invalid = || directive.invalid_parameter(index);
@@ -210,22 +193,27 @@ fn server(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
             template.max_fails = number(text).ok_or_else(invalid)?;
         } else if let Some(text) = word.after("fail_timeout=") {
             template.fail_timeout = parse_seconds(text).ok_or_else(invalid)?;
+        } else if let Some(text) = word.after("slow_start=") {
+            template.slow_start = parse_seconds(text).ok_or_else(invalid)?;
+            cx.state::<Building>().slow_start.get_or_insert_with(|| unsupported(directive, index));
+        } else if let Some(text) = word.after("route=") {
+            let route = std::str::from_utf8(text).ok().filter(|route| !route.is_empty());
+            template.route = Some(route.ok_or_else(invalid)?.into());
         } else if word.is("backup") {
             if cx.state::<Building>().no_backups {
-                return Err(directive.error_at(
-                    index,
-                    format!("balancing method does not support parameter \"{}\"", word.str()),
-                ));
+                return Err(unsupported(directive, index));
             }
             backup = true;
         } else if word.is("down") {
             template.down = true;
+        } else if word.is("drain") {
+            template.drain = true;
         } else {
             return Err(invalid());
         }
     }
     for addr in resolve(directive, 0, directive.word(0).str().as_ref(), 80)? {
-        let peer = Peer { name: addr.to_string().into(), addr, server: template.server.clone(), ..template };
+        let peer = Peer { name: addr.to_string().into(), addr, ..template.clone() };
         let building = cx.state::<Building>();
         if backup {
             building.backup.push(peer);
@@ -234,6 +222,11 @@ fn server(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn unsupported(directive: &Directive, index: usize) -> Box<Diagnostic> {
+    let word = directive.word(index).str();
+    directive.error_at(index, format!("balancing method does not support parameter \"{word}\""))
 }
 
 /// The addresses of `host[:port]` or `unix:/path`, looked up now.
