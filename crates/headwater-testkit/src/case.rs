@@ -14,7 +14,7 @@
 //! | `file PATH [gzip] [nonl] [repeat=N]` | a file below the server's directory; its time is always 2024-01-01 |
 //! | `dir PATH` | an empty directory |
 //! | `origin NAME` | rules of a scripted origin ([`crate::origin::rules`]) |
-//! | `dns NAME` | rules of a scripted name server ([`crate::dns::rules`]) |
+//! | `dns NAME [quiet]` | rules of a scripted name server ([`crate::dns::rules`]); `quiet`: what it was asked is not compared |
 //! | `logs PATH...` | log files to compare once all cases ran, lines sorted |
 //! | `case NAME` | a client script ([`crate::script`]) |
 //! | `test CONTEXT NAME` | configuration text for `-t`; CONTEXT: `file`, `main`, `events`, `http`, `server`, `location`, `upstream` |

@@ -99,12 +99,14 @@ fn start_origins(file: &CaseFile, template: &mut Template) -> io::Result<Vec<Ori
     Ok(started)
 }
 
-fn start_name_servers(file: &CaseFile, template: &mut Template) -> io::Result<Vec<(String, Dns)>> {
+fn start_name_servers(file: &CaseFile, template: &mut Template) -> io::Result<Vec<(String, bool, Dns)>> {
     let mut started = Vec::new();
-    for (name, lines) in &file.dns {
+    for (header, lines) in &file.dns {
+        let (name, quiet) = header.split_once(' ').map_or((header.as_str(), false), |(name, _)| (name, true));
         let port = free_port()?;
         template.set(&format!("DNS_{name}"), port);
-        started.push((name.clone(), Dns::start(port, dns::rules::Rules::parse(lines)?)?));
+        let lines = lines.iter().map(|line| template.fill(line)).collect::<io::Result<Vec<_>>>()?;
+        started.push((name.to_owned(), quiet, Dns::start(port, dns::rules::Rules::parse(&lines)?)?));
     }
     Ok(started)
 }
@@ -113,7 +115,7 @@ fn run_script(
     lines: &[String],
     template: &mut Template,
     origins: &[Origin],
-    name_servers: &[(String, Dns)],
+    name_servers: &[(String, bool, Dns)],
 ) -> io::Result<String> {
     let lines = lines.iter().map(|line| template.fill(line)).collect::<io::Result<Vec<_>>>()?;
     let connections = client::play(&script::parse(&lines)?, template)?;
@@ -121,9 +123,9 @@ fn run_script(
     for origin in origins {
         text.push_str(&normalize::seen(&origin.take_seen(), template));
     }
-    for (name, dns) in name_servers {
+    for (name, quiet, dns) in name_servers {
         let seen = dns.take_seen();
-        if !seen.is_empty() {
+        if !quiet && !seen.is_empty() {
             text.push_str(&format!("=== {name} was asked\n{}\n", seen.join("\n")));
         }
     }

@@ -232,6 +232,7 @@ fn build(cx: &mut Cx<'_>, number: u64) -> Result<Conf> {
     }
     let servers = build_servers(cx, &decl, &mut locations)?;
     let listeners = build_listeners(cx, &decl)?;
+    let names = crate::modules::upstream::named_groups(cx, decl.scope)?;
     for module in MODULES {
         (module.finish)(cx)?;
     }
@@ -251,6 +252,7 @@ fn build(cx: &mut Cx<'_>, number: u64) -> Result<Conf> {
         servers,
         locations,
         upstreams,
+        names,
         keeps_upstream_headers,
         variables,
     })

@@ -61,6 +61,8 @@ pub struct Conf {
     pub temp_dirs: std::collections::BTreeSet<std::path::PathBuf>,
     /// Groups of back ends, named and implicit.
     pub upstreams: Vec<Arc<crate::upstream::peers::Group>>,
+    /// Groups with servers whose names are looked up at run time.
+    pub names: Vec<crate::upstream::names::NamedGroup>,
     /// Whether a variable needs the headers of back ends' answers.
     pub keeps_upstream_headers: bool,
     /// The variable table.
@@ -70,6 +72,9 @@ pub struct Conf {
 impl Conf {
     /// Puts the configuration into use, when nothing can go wrong with it any more: from here on groups of back ends with a `zone` share their state with the one before.
     pub fn activate(&self) {
+        for named in &self.names {
+            named.take_over();
+        }
         for group in &self.upstreams {
             group.activate();
         }

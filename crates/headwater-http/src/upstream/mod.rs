@@ -6,6 +6,7 @@
 
 pub mod engine;
 pub mod head;
+pub mod names;
 pub mod peers;
 pub mod pool;
 pub mod protocol;

@@ -154,9 +154,15 @@ impl Resolver {
                     }));
                 }
                 Ok(Reply::Services { .. }) => {}
-                // One name that does not exist says more than others that could not be asked for.
-                Err(ResolveError::NotFound) => failed = Some(ResolveError::NotFound),
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => {
+                    let target = record.target.map(|name| name.to_string()).unwrap_or_default();
+                    (self.log)(format_args!(
+                        "{target} could not be resolved ({error}) while resolving service {service} of {name}"
+                    ));
+                    // One name that does not exist says more than others that could not be asked for.
+                    let known = error == ResolveError::NotFound;
+                    failed = if known { Some(error) } else { failed.or(Some(error)) };
+                }
             }
         }
         if targets.is_empty() {
