@@ -28,6 +28,8 @@ pub struct Dns {
 struct Shared {
     rules: Mutex<Rules>,
     seen: Mutex<Vec<String>>,
+    /// Ports and ids of the questions over UDP.
+    sources: Mutex<Vec<(u16, u16)>>,
     stop: AtomicBool,
 }
 
@@ -49,6 +51,7 @@ impl Dns {
         let shared = Arc::new(Shared {
             rules: Mutex::new(rules),
             seen: Mutex::default(),
+            sources: Mutex::default(),
             stop: AtomicBool::new(false),
         });
         let udp = UdpSocket::bind(("127.0.0.1", port))?;
@@ -65,6 +68,12 @@ impl Dns {
         let mut seen = std::mem::take(&mut *lock(&self.shared.seen));
         seen.sort();
         seen
+    }
+
+    /// Ports and ids of the questions over UDP since the last call.
+    #[must_use]
+    pub fn take_sources(&self) -> Vec<(u16, u16)> {
+        std::mem::take(&mut *lock(&self.shared.sources))
     }
 
     /// Replaces the rules.
@@ -94,6 +103,7 @@ fn serve_udp(shared: &Arc<Shared>, udp: &Arc<UdpSocket>) {
         }
         let message = buffer[..length].to_vec();
         let Some(answer) = choose(shared, &message, "UDP") else { continue };
+        lock(&shared.sources).push((from.port(), u16::from_be_bytes([message[0], message[1]])));
         let udp = Arc::clone(udp);
         let say = move || answer_udp(&udp, from, &message, &answer);
         thread::spawn(say);
@@ -109,7 +119,8 @@ fn choose(shared: &Shared, message: &[u8], transport: &str) -> Option<Answer> {
 
 fn answer_udp(udp: &UdpSocket, to: SocketAddr, message: &[u8], answer: &Answer) {
     let Some(query) = parse(message) else { return };
-    for forgery in &answer.forgeries {
+    let rounds = answer.repeat.max(1);
+    for forgery in (0..rounds).flat_map(|_| &answer.forgeries) {
         let lie = Answer { records: vec![(1, FORGED.to_vec())], ttl: 60, ..Answer::default() };
         let mut bytes = encode(&query, &lie, false);
         match forgery {

@@ -16,6 +16,7 @@
 //! pause 50           waits so many milliseconds first
 //! drop               no answer over UDP
 //! droptcp            no answer over TCP
+//! repeat 100         sends what is forged so many times
 //! forge id           before the answer sends a false one: wrong `id`, `question`, `source`, cut `short`, `flags` of a question, or any `text`
 //! ```
 //!
@@ -61,6 +62,8 @@ pub struct Answer {
     pub silent_tcp: bool,
     /// What is sent before.
     pub forgeries: Vec<Forgery>,
+    /// How often that is sent; 0 is once.
+    pub repeat: usize,
 }
 
 /// The rules of one name server.
@@ -162,6 +165,7 @@ fn add(answer: &mut Answer, line: &str) -> Option<()> {
         }
         "ttl" => answer.ttl = rest.parse().ok()?,
         "code" => answer.code = rest.parse().ok()?,
+        "repeat" => answer.repeat = rest.parse().ok()?,
         "truncate" => answer.truncated = true,
         "pause" => answer.pause = Duration::from_millis(rest.parse().ok()?),
         "drop" => answer.silent = true,
