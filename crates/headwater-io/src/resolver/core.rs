@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::answer::{Addresses, Outcome, Reply, ResolveError, ServiceRecord, merge};
-use super::message::{Head, Kind, Records, Transport, encode, read_head};
+use super::answer::{Outcome, ResolveError};
+use super::message::{Head, Kind, Transport, encode, read_head};
 use super::name::DomainName;
+use super::node::{Found, Key, Node, Question, State, Waiter, seconds_of};
 
 /// How long one server has to answer before the next one is asked, milliseconds.
 const RESEND: u64 = 5000;
@@ -46,64 +46,6 @@ pub(super) struct Rules {
     pub(super) valid: Option<u64>,
     pub(super) ipv4: bool,
     pub(super) ipv6: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Waiter {
-    id: u64,
-    hops: u32,
-}
-
-/// A question of a node that has no answer yet.
-#[derive(Debug)]
-struct Question {
-    kind: Kind,
-    id: u16,
-    message: Vec<u8>,
-    /// Whether a truncated answer came.
-    tcp: bool,
-    /// The servers that were asked; others' answers do not count.
-    asked: Vec<usize>,
-}
-
-/// What answers said so far.
-#[derive(Debug, Default)]
-struct Found {
-    v4: Vec<Ipv4Addr>,
-    v6: Vec<Ipv6Addr>,
-    services: Vec<ServiceRecord>,
-    alias: Option<DomainName>,
-    /// The first error.
-    code: u8,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// Being asked for.
-    Asked,
-    /// Answered, and good through this second.
-    Known(u64),
-}
-
-/// A name.
-#[derive(Debug)]
-struct Node {
-    key: Key,
-    state: State,
-    questions: Vec<Question>,
-    found: Found,
-    ttl: u32,
-    server: usize,
-    waiting: Vec<Waiter>,
-    /// When it is asked for again, or forgotten.
-    due: u64,
-}
-
-/// What a node is found by.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Key {
-    services: bool,
-    name: DomainName,
 }
 
 /// Names, known and asked for.
@@ -397,58 +339,6 @@ impl Core {
             self.known.remove(&(node.due, number));
         }
     }
-}
-
-impl Node {
-    /// Sends what is not answered; false when the system refused one of them.
-    fn send(&mut self, out: &mut dyn Outside) -> bool {
-        let server = self.server;
-        self.questions.iter_mut().all(|question| {
-            if !question.asked.contains(&server) {
-                question.asked.push(server);
-            }
-            let transport = if question.tcp { Transport::Tcp } else { Transport::Udp };
-            out.send(server, transport, &question.message)
-        })
-    }
-
-    fn take(&mut self, records: Records) {
-        self.ttl = self.ttl.min(records.ttl);
-        self.found.v4.extend(records.v4);
-        self.found.v6.extend(records.v6);
-        self.found.services.extend(records.services);
-        if records.alias.is_some() {
-            self.found.alias = records.alias;
-        }
-    }
-
-    /// What there is to tell; `None` for an alias.
-    fn reply(&self, now: u64, random: Option<[u32; 3]>) -> Option<Reply> {
-        let State::Known(until) = self.state else { return None };
-        let valid = until.saturating_sub(seconds_of(now));
-        if !self.found.services.is_empty() {
-            return Some(Reply::Services { records: self.found.services.clone(), valid });
-        }
-        let addresses = merge(&self.found.v4, &self.found.v6, random);
-        (!addresses.is_empty()).then_some(Reply::Addresses(Addresses { addresses, valid }))
-    }
-}
-
-impl Found {
-    fn is_something(&self) -> bool {
-        !(self.v4.is_empty() && self.v6.is_empty() && self.services.is_empty()) || self.alias.is_some()
-    }
-}
-
-impl Records {
-    fn is_useless(&self) -> bool {
-        self.v4.is_empty() && self.v6.is_empty() && self.services.is_empty() && self.alias.is_none()
-    }
-}
-
-/// Times to live count in whole seconds, so that an answer with none serves the rest of its second.
-fn seconds_of(milliseconds: u64) -> u64 {
-    milliseconds / 1000
 }
 
 /// The server after this one, in a circle.

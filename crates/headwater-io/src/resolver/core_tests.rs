@@ -8,6 +8,7 @@ use hickory_proto::rr::rdata::{A, AAAA, CNAME, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use proptest::prelude::*;
 
+use super::super::answer::{Reply, ServiceRecord};
 use super::*;
 
 /// What was sent: server, transport, message.
@@ -419,5 +420,27 @@ proptest! {
             prop_assert_eq!(core.nodes.len(), core.asked.len() + core.known.len());
             prop_assert!(core.waiters.keys().eq(waiting.iter()) || core.waiters.len() == waiting.len());
         }
+    }
+
+    /// An answer with some bytes changed or cut off: never a panic, and the tables agree.
+    #[test]
+    fn damaged_answers_do_no_harm(
+        changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..6),
+        cut in any::<usize>(),
+        services in any::<bool>(),
+    ) {
+        let (mut core, mut world) = core(1, None, false);
+        prop_assert!(core.lookup(services, &named("_http._tcp.a.test"), 1, &mut world).is_none());
+        let records: &[&str] =
+            if services { &["srv 1 2 80 b.test", "cname c"] } else { &["cname b.test", "10.0.0.1", "10.0.0.2"] };
+        let mut message = answer(&world.sent[0].2, ResponseCode::NoError, 60, records);
+        for (at, byte) in changes {
+            let at = at % message.len();
+            message[at] = byte;
+        }
+        message.truncate(cut % (message.len() + 1) + message.len() / 2);
+        core.receive(0, Transport::Udp, &message, &mut world);
+        prop_assert!(world.finished.len() <= 1);
+        prop_assert_eq!(core.nodes.len(), core.asked.len() + core.known.len());
     }
 }

@@ -1,12 +1,13 @@
 //! Names at run time: a worker's own DNS client, UDP with TCP for what does not fit.
 //!
-//! `core` decides without doing I/O, `message` reads and writes messages, `sockets` sends and receives; here lookups are futures and one task per resolver
+//! `core` decides without doing I/O (`node` is one name of it), `message` reads and writes messages, `sockets` sends and receives; here lookups are futures and one task per resolver
 //! moves things along while something is being asked. Called by `upstream::target` and `upstream::names` of `headwater-http`. nginx's counterpart: `ngx_resolver.c`.
 
 mod answer;
 mod core;
 mod message;
 mod name;
+mod node;
 mod sockets;
 
 use std::cell::{Cell, RefCell};
