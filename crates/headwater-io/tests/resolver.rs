@@ -1,6 +1,6 @@
 //! The resolver's driver with a real name server on loopback, over IPv6 where there is any.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
