@@ -1,7 +1,7 @@
-//! FastCGI records and the CGI head inside: no panic, and any split gives the same result.
+//! FastCGI records and the CGI head inside, which SCGI and uwsgi send bare: no panic, and any split gives the same result.
 #![no_main]
 
-use headwater_wire::cgi::{self, CgiHeadParser};
+use headwater_wire::cgi::{self, CgiHeadParser, CgiResponseParser};
 use headwater_wire::fastcgi::{Event, Kind, RecordError, RecordParser};
 use headwater_wire::headers::HeaderList;
 use headwater_wire::http1::Progress;
@@ -57,9 +57,29 @@ fn head(input: &[u8], split: usize) -> Option<(Progress, HeaderList)> {
     Some((progress, HeaderList::adopt(input.to_vec(), parser.take())))
 }
 
+/// The same for a head that may begin with a status line, and the status in that.
+fn response(input: &[u8], split: usize) -> Option<(Progress, Option<u16>, usize)> {
+    let mut parser = CgiResponseParser::default();
+    let mut progress = Progress::Partial;
+    let mut end = 0;
+    while end < input.len() && progress == Progress::Partial {
+        end = (end + split).min(input.len());
+        match parser.parse(&input[..end]) {
+            Ok(more) => progress = more,
+            Err(_) => {
+                let _ = parser.offending().get(&input[..end]);
+                return None;
+            }
+        }
+    }
+    let (line, lines) = parser.take();
+    Some((progress, line.filter(|_| progress != Progress::Partial).map(|line| line.status), lines.len()))
+}
+
 fuzz_target!(|data: &[u8]| {
     let [split, input @ ..] = data else { return };
     let split = usize::from(*split).max(1);
+    assert_eq!(response(input, split), response(input, input.len().max(1)));
     let whole = records(input, input.len().max(1));
     assert_eq!(records(input, split), whole);
     let Ok((stdout, ..)) = whole else { return };

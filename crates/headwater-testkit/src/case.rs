@@ -117,9 +117,11 @@ pub fn parse(name: &str, text: &str) -> io::Result<CaseFile> {
     Ok(file)
 }
 
-/// Whether a line that looks like a section says what an origin saw, as part of an expectation.
+/// Whether a line that looks like a section says what came on one of several connections, or what an origin saw, as part of an expectation.
 fn is_seen(header: &str) -> bool {
-    (header.starts_with("origin ") && header.contains(" connection ")) || header.ends_with(" was asked")
+    header.starts_with("connection ")
+        || header.starts_with("origin ") && header.contains(" connection ")
+        || header.ends_with(" was asked")
 }
 
 /// The pieces of the configuration.

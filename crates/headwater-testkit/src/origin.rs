@@ -3,6 +3,7 @@
 //! Called by the runner; calls [`rules`] for what to do. nginx counterpart: none.
 
 pub mod fastcgi;
+mod params;
 pub mod rules;
 
 use std::io::{self, Read, Write};
@@ -18,6 +19,7 @@ use socket2::SockRef;
 
 use crate::response::{Framing, read_chunks};
 use crate::text::find;
+use params::Wire;
 use rules::{Act, Rules};
 
 /// One request that an origin saw.
@@ -141,25 +143,29 @@ fn serve<S: Stream>(shared: &Shared, mut stream: S) {
         if buffer.is_empty() && !read_more(&mut stream, &mut buffer) {
             return;
         }
-        let fastcgi = buffer.first() == Some(&1);
-        let head =
-            if fastcgi { read_params(&mut stream, &mut buffer) } else { read_head(&mut stream, &mut buffer) };
+        let wire = Wire::of(buffer.first());
+        let head = match wire {
+            Wire::Http => read_head(&mut stream, &mut buffer),
+            Wire::FastCgi => read_params(&mut stream, &mut buffer),
+            _ => read_other_head(&mut stream, &mut buffer, wire),
+        };
         let Some(head) = head else {
             return;
         };
         let text = String::from_utf8_lossy(&head);
         // Rules fit a part of a request line, or of any parameter.
-        let line = if fastcgi {
-            text.clone().into_owned()
-        } else {
+        let line = if wire == Wire::Http {
             text.lines().next().unwrap_or_default().to_owned()
+        } else {
+            text.clone().into_owned()
         };
         let acts = lock(&shared.rules).choose(&line);
-        let body = match acts.first() {
-            Some(Act::NoBody) => Vec::new(),
-            _ if fastcgi => read_stdin(&mut stream, &mut buffer),
-            Some(Act::Discard) => discard_body(&mut stream, &mut buffer, &head),
-            _ => read_body(&mut stream, &mut buffer, &head),
+        let body = match (acts.first(), wire) {
+            (Some(Act::NoBody), _) => Vec::new(),
+            (_, Wire::FastCgi) => read_stdin(&mut stream, &mut buffer),
+            (Some(Act::Discard), _) => discard_body(&mut stream, &mut buffer, &head),
+            (_, Wire::Http) => read_body(&mut stream, &mut buffer, &head),
+            _ => read_length(&mut stream, &mut buffer, params::body_length(&head)),
         };
         let (origin, reused) = (shared.name.clone(), number > 0);
         lock(&shared.seen).push(Seen { origin, connection, reused, head, body });
@@ -184,6 +190,18 @@ fn read_head<S: Stream>(stream: &mut S, buffer: &mut Vec<u8>) -> Option<Vec<u8>>
     loop {
         if let Some(end) = find(buffer, b"\r\n\r\n") {
             return Some(buffer.drain(..end + 4).collect());
+        }
+        if !read_more(stream, buffer) {
+            return None;
+        }
+    }
+}
+
+/// The head of a request of another protocol.
+fn read_other_head<S: Stream>(stream: &mut S, buffer: &mut Vec<u8>, wire: Wire) -> Option<Vec<u8>> {
+    loop {
+        if let Some(head) = wire.take_head(buffer) {
+            return Some(head);
         }
         if !read_more(stream, buffer) {
             return None;
@@ -233,7 +251,10 @@ fn read_body<S: Stream>(stream: &mut S, buffer: &mut Vec<u8>, head: &[u8]) -> Ve
             }
         }
     }
-    let length = content_length(head);
+    read_length(stream, buffer, content_length(head))
+}
+
+fn read_length<S: Stream>(stream: &mut S, buffer: &mut Vec<u8>, length: usize) -> Vec<u8> {
     while buffer.len() < length && read_more(stream, buffer) {}
     buffer.drain(..length.min(buffer.len())).collect()
 }

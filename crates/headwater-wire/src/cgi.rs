@@ -1,10 +1,12 @@
 //! The head of a CGI response: header lines without a status line, the status in a line called `Status`.
 //!
-//! Called by the FastCGI module with all bytes of the head so far; the parser remembers how far it got. Lines end with LF or CRLF. nginx
-//! counterpart: `ngx_http_fastcgi_process_header`. Source: RFC 3875 section 6.
+//! Called by the FastCGI, SCGI and uwsgi modules with all bytes of the head so far; the parsers remember how far they got. Lines end with LF or
+//! CRLF. SCGI and uwsgi servers may put a status line of HTTP in front ([`CgiResponseParser`]). nginx counterparts: `ngx_http_fastcgi_process_header`,
+//! `ngx_http_scgi_process_status_line`, `ngx_http_scgi_process_header`. Source: RFC 3875 section 6.
 
 use crate::headers::{HeaderList, Line, Span};
 use crate::http1::header_line::{Event, HeaderLineParser, Rules};
+use crate::http1::response::{ResponseParser, StatusLine};
 use crate::http1::{Progress, ResponseError};
 
 /// A resumable parser of one head.
@@ -54,6 +56,67 @@ impl CgiHeadParser {
     }
 }
 
+/// A resumable parser of one head that may begin with a status line of HTTP.
+#[derive(Clone, Debug)]
+pub struct CgiResponseParser(Form);
+
+/// What the bytes so far look like.
+#[derive(Clone, Debug)]
+enum Form {
+    /// A head as HTTP has it, or too little to tell.
+    Http(ResponseParser),
+    /// Header lines alone.
+    Lines(CgiHeadParser),
+}
+
+impl Default for CgiResponseParser {
+    fn default() -> Self {
+        Self(Form::Http(ResponseParser::new()))
+    }
+}
+
+impl CgiResponseParser {
+    /// As [`CgiHeadParser::parse`].
+    ///
+    /// # Errors
+    /// A header line is invalid; further calls give the same error.
+    pub fn parse(&mut self, buf: &[u8]) -> Result<Progress, ResponseError> {
+        if let Form::Http(parser) = &mut self.0 {
+            let progress = parser.parse(buf)?;
+            if !parser.status_line().is_some_and(|line| line.http09) {
+                return Ok(progress);
+            }
+            // Without a status line there is a head all the same.
+            self.0 = Form::Lines(CgiHeadParser::default());
+        }
+        match &mut self.0 {
+            Form::Lines(parser) => parser.parse(buf),
+            Form::Http(parser) => parser.parse(buf),
+        }
+    }
+
+    /// The status line, if there was one, and the header lines; leaves the parser ready for another head.
+    #[must_use]
+    pub fn take(&mut self) -> (Option<StatusLine>, Vec<Line>) {
+        match &mut std::mem::take(self).0 {
+            Form::Http(parser) => {
+                let (line, lines) = parser.take();
+                (Some(line), lines)
+            }
+            Form::Lines(parser) => (None, parser.take()),
+        }
+    }
+
+    /// As [`CgiHeadParser::offending`].
+    #[must_use]
+    pub fn offending(&self) -> Span {
+        match &self.0 {
+            Form::Http(parser) => parser.offending(),
+            Form::Lines(parser) => parser.offending(),
+        }
+    }
+}
+
 /// The status of a CGI response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CgiStatus<'h> {
@@ -99,6 +162,43 @@ mod tests {
         let (_, headers) = parse(head.as_bytes(), usize::MAX / 2).unwrap();
         let status = status(&headers).ok()?;
         Some((status.code, status.line.map(|line| String::from_utf8_lossy(line).into_owned())))
+    }
+
+    /// The status and text of the line, and the header lines.
+    type Found = (Progress, Option<(u16, Vec<u8>)>, Vec<Line>);
+
+    fn parse_response(input: &[u8], split: usize) -> Result<Found, (Vec<u8>, ResponseError)> {
+        let mut parser = CgiResponseParser::default();
+        let mut progress = Progress::Partial;
+        let mut end = 0;
+        while end < input.len() && progress == Progress::Partial {
+            end = (end + split).min(input.len());
+            let outcome = parser.parse(&input[..end]);
+            progress = outcome.map_err(|error| (parser.offending().get(input).to_vec(), error))?;
+        }
+        let (line, lines) = parser.take();
+        let line = line.filter(|_| progress != Progress::Partial);
+        Ok((progress, line.map(|line| (line.status, line.text.get(input).to_vec())), lines))
+    }
+
+    #[test]
+    fn status_line_of_http_gives_the_status() {
+        let head = b"HTTP/1.0 404 Not here\r\nStatus: 200\r\n\r\nbody";
+        let (progress, line, lines) = parse_response(head, 1).unwrap();
+        assert_eq!(progress, Progress::Complete { len: head.len() - 4 });
+        assert_eq!(line, Some((404, b"404 Not here".to_vec())));
+        assert_eq!(lines.len(), 1);
+    }
+
+    #[test]
+    fn lines_that_only_start_like_a_status_line_are_headers() {
+        for head in ["H: 1\r\n\r\n", "HTTP: 1\n\n", "Host: 1\n\n", "\r\n"] {
+            let (progress, line, _) = parse_response(head.as_bytes(), 1).unwrap();
+            assert_eq!((progress, line), (Progress::Complete { len: head.len() }, None), "{head:?}");
+        }
+        let (.., lines) = parse_response(b"HTTP/x\nA: 1\n\n", 1).unwrap();
+        assert_eq!(lines.len(), 1);
+        assert_eq!(parse_response(b"HTTP\x01: 1\n\n", 1).unwrap_err().0, b"HTTP");
     }
 
     #[test]
@@ -154,6 +254,17 @@ mod tests {
             let whole = parse(&input, input.len().max(1)).map(|(progress, list)| (progress, list.lines().to_vec()));
             let pieces = parse(&input, split).map(|(progress, list)| (progress, list.lines().to_vec()));
             prop_assert_eq!(pieces, whole);
+        }
+
+        #[test]
+        fn any_split_of_a_response_gives_the_same(
+            start in "(HTTP/1\\.[01] [0-9]{3}( [ -~]{0,5})?\r?\n|HT?T?P?/?1?)?",
+            lines in proptest::collection::vec("[A-Za-z_/-]{1,8}(: ?[ -~]{0,10})?(\r)?\n", 0..4),
+            tail in "(\r)?\n?[ -~]{0,8}",
+            split in 1_usize..9,
+        ) {
+            let input = format!("{start}{}{tail}", lines.concat()).into_bytes();
+            prop_assert_eq!(parse_response(&input, split), parse_response(&input, input.len().max(1)));
         }
     }
 }

@@ -92,26 +92,38 @@ known_headers! {
     ProxyConnection = "Proxy-Connection",
 }
 
-/// One more than the longest known name.
-const LENGTHS: usize = 20;
-/// Most known names that share a length, rounded up.
-const SLOTS: usize = 10;
+/// Slots of the hash table, a power of two; well above the number of names, so that probes are short.
+const SLOTS: usize = 256;
 
-/// Known headers by length of the name; unused slots hold `Other`.
-static BY_LENGTH: [[KnownHeader; SLOTS]; LENGTHS] = by_length();
+/// Known headers by [`slot`], the next free slot after it when that is taken; unused slots hold `Other`.
+static TABLE: [KnownHeader; SLOTS] = table();
 
-const fn by_length() -> [[KnownHeader; SLOTS]; LENGTHS] {
-    let mut table = [[KnownHeader::Other; SLOTS]; LENGTHS];
-    let mut used = [0; LENGTHS];
+const fn table() -> [KnownHeader; SLOTS] {
+    let mut table = [KnownHeader::Other; SLOTS];
     let mut i = 0;
     while i < KnownHeader::ALL.len() {
         let known = KnownHeader::ALL[i];
-        let len = known.canonical().len();
-        table[len][used[len]] = known;
-        used[len] += 1;
+        let mut at = slot(known.canonical().as_bytes());
+        while table[at] as u8 != KnownHeader::Other as u8 {
+            at = (at + 1) % SLOTS;
+        }
+        table[at] = known;
         i += 1;
     }
     table
+}
+
+/// Where the search for a name begins: its length, first, middle and last byte, in either case. The factors leave the present
+/// names without a collision.
+const fn slot(name: &[u8]) -> usize {
+    let len = name.len();
+    if len == 0 {
+        return 0;
+    }
+    let first = (name[0] | 0x20) as usize;
+    let middle = (name[len / 2] | 0x20) as usize;
+    let last = (name[len - 1] | 0x20) as usize;
+    (len.wrapping_mul(64).wrapping_add(first * 136).wrapping_add(middle * 2).wrapping_add(last)) % SLOTS
 }
 
 /// Each known name has a bit in a 64-bit set.
@@ -130,19 +142,17 @@ impl KnownHeader {
     /// The known header called `name`, compared without regard to ASCII case.
     #[must_use]
     pub fn lookup(name: &[u8]) -> Self {
-        let Some(slots) = BY_LENGTH.get(name.len()) else {
-            return Self::Other;
-        };
-        let first = name.first().map(u8::to_ascii_uppercase);
-        for &known in slots {
+        let mut at = slot(name);
+        while let Some(&known) = TABLE.get(at) {
             if known == Self::Other {
                 break;
             }
-            // every canonical name begins with a capital
             let text = known.canonical().as_bytes();
-            if text.first().copied() == first && text.eq_ignore_ascii_case(name) {
+            // Most heads use the usual spelling, which one comparison of memory tells.
+            if text == name || text.eq_ignore_ascii_case(name) {
                 return known;
             }
+            at = (at + 1) % SLOTS;
         }
         Self::Other
     }

@@ -1,4 +1,4 @@
-//! Sans-IO wire formats: HTTP/1 heads, chunked bodies, FastCGI records, URIs, ranges, dates, PROXY protocol.
+//! Sans-IO wire formats: HTTP/1 heads, chunked bodies, FastCGI records, SCGI, uwsgi, memcached, URIs, ranges, dates, PROXY protocol.
 //!
 //! Everything here looks at bytes and returns values: no sockets, no clocks, no tasks. Incremental parsers give the
 //! same result for any split of their input. Called by the rooms of `headwater-http`; nginx counterparts are named at
@@ -15,11 +15,14 @@ pub mod headers;
 pub mod host;
 pub mod http1;
 mod known;
+pub mod memcached;
 pub mod method;
 pub mod proxy_protocol;
 pub mod range;
+pub mod scgi;
 mod span;
 pub mod uri;
+pub mod uwsgi;
 
 pub use headers::{HeaderList, HeaderRef, KnownHeader, Line, Span};
 pub use method::Method;

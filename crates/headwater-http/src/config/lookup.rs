@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::decl::{LocId, ServerId};
 use crate::request::{PatternWithNames, Request};
+use crate::script::pattern_list::PatternList;
 
 /// The servers of one listening address by name.
 #[derive(Debug, Default)]
@@ -18,7 +19,7 @@ pub struct ServerNames {
     leading: FxHashMap<Box<[u8]>, ServerId>,
     /// `www.example.*` under `www.example.`.
     trailing: FxHashMap<Box<[u8]>, ServerId>,
-    regexes: Vec<(PatternWithNames, ServerId)>,
+    regexes: PatternList<ServerId>,
 }
 
 impl ServerNames {
@@ -60,7 +61,12 @@ impl ServerNames {
 
     /// Adds a regular expression.
     pub fn add_regex(&mut self, pattern: PatternWithNames, server: ServerId) {
-        self.regexes.push((pattern, server));
+        self.regexes.push(pattern, server);
+    }
+
+    /// Called once when all names are added.
+    pub fn finish(&mut self) {
+        self.regexes.finish();
     }
 
     /// Whether every request goes to the default server.
@@ -103,10 +109,7 @@ impl ServerNames {
                 end = at;
             }
         }
-        self.regexes
-            .iter()
-            .find(|(pattern, _)| pattern.pattern.is_match(host))
-            .map(|(pattern, server)| (*server, Some(pattern)))
+        self.regexes.find(host).map(|(pattern, server)| (*server, Some(pattern)))
     }
 }
 
@@ -126,7 +129,9 @@ pub struct Locations {
     exact: FxHashMap<Box<[u8]>, LocId>,
     /// Prefixes in byte order, each with the longest other one that it starts with.
     prefixes: Vec<Prefix>,
-    regexes: Vec<(PatternWithNames, LocId)>,
+    /// Prefixes that end in a slash, under their text without it.
+    slashed: FxHashMap<Box<[u8]>, LocId>,
+    regexes: PatternList<LocId>,
 }
 
 #[derive(Debug, Clone)]
@@ -164,12 +169,19 @@ impl Locations {
 
     /// Adds a regular expression.
     pub fn add_regex(&mut self, pattern: PatternWithNames, location: LocId) {
-        self.regexes.push((pattern, location));
+        self.regexes.push(pattern, location);
     }
 
     /// Sorts the prefixes and links them; called once when all are added.
     pub fn finish(&mut self) {
+        self.regexes.finish();
         self.prefixes.sort_by(|a, b| a.text.cmp(&b.text));
+        let slashed = self
+            .prefixes
+            .iter()
+            .filter_map(|prefix| Some((prefix.text.strip_suffix(b"/")?, prefix.location)));
+        self.slashed =
+            slashed.filter(|(text, _)| !text.is_empty()).map(|(text, id)| (text.into(), id)).collect();
         let mut chain: Vec<usize> = Vec::new();
         for at in 0..self.prefixes.len() {
             let text = self.prefixes[at].text.clone();
@@ -203,11 +215,10 @@ impl Locations {
     /// A prefix that is this URI with a slash behind it.
     #[must_use]
     pub fn find_with_slash(&self, uri: &[u8]) -> Option<LocId> {
-        let found = self
-            .prefixes
-            .iter()
-            .find(|prefix| prefix.text.strip_suffix(b"/").is_some_and(|text| text == uri));
-        found.map(|prefix| prefix.location)
+        if self.slashed.is_empty() {
+            return None;
+        }
+        self.slashed.get(uri).copied()
     }
 
     /// Whether this level has regular expressions.
@@ -218,7 +229,7 @@ impl Locations {
 
     /// The first regular expression that matches; its groups go to the request.
     pub fn find_regex(&self, r: &Request, uri: &Bytes) -> Option<LocId> {
-        self.regexes.iter().find(|(pattern, _)| pattern.matches(r, uri)).map(|(_, location)| *location)
+        self.regexes.find_for(r, uri).copied()
     }
 
     /// Whether this level has no location at all.

@@ -13,6 +13,7 @@ use super::Module;
 use super::names::{Names, Refused, ResultIndex};
 use crate::config::ignored::Ignored;
 use crate::request::{PatternWithNames, Request};
+use crate::script::pattern_list::PatternList;
 use crate::script::variables::variable_name;
 use crate::script::{Complex, VariableSource, Variables};
 
@@ -45,7 +46,7 @@ settings! {
 struct Map {
     text: Option<Complex>,
     names: Names,
-    regexes: Vec<(PatternWithNames, ResultIndex)>,
+    regexes: PatternList<ResultIndex>,
     results: Vec<Complex>,
     default: Option<ResultIndex>,
     hostnames: bool,
@@ -76,7 +77,7 @@ impl Map {
             return None;
         }
         let subject = Bytes::copy_from_slice(key);
-        self.regexes.iter().find(|(pattern, _)| pattern.matches(r, &subject)).map(|(_, index)| *index)
+        self.regexes.find_for(r, &subject).copied()
     }
 }
 
@@ -104,6 +105,7 @@ fn map(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
             _ => return Err(entry.error("invalid number of the map parameters")),
         }
     }
+    map.regexes.finish();
     cx.state::<Variables>()
         .computed(&name, Arc::new(map))
         .map_err(|message| directive.error_at(1, message))?;
@@ -124,7 +126,7 @@ fn add(cx: &mut Cx<'_>, map: &mut Map, entry: &Directive, key: &[u8], index: Res
             None => (source, false),
         };
         let pattern = PatternWithNames::compile(cx, entry, 0, source, ignore_case)?;
-        map.regexes.push((pattern, index));
+        map.regexes.push(pattern, index);
         return Ok(());
     }
     let key = key.strip_prefix(b"\\").unwrap_or(key);

@@ -3,6 +3,7 @@
 pub mod complex;
 pub mod core_variables;
 pub mod pattern;
+pub mod pattern_list;
 pub mod variables;
 
 pub use complex::{Complex, NameValue, Part, Predicates};

@@ -12,6 +12,7 @@ pub type Groups = Vec<Option<(u32, u32)>>;
 pub struct Pattern {
     engine: Engine,
     source: Box<str>,
+    ignore_case: bool,
     names: Box<[(String, usize)]>,
 }
 
@@ -41,7 +42,7 @@ impl Pattern {
                 regex::bytes::RegexBuilder::new(text).case_insensitive(ignore_case).unicode(false).build()
         {
             let names = names(regex.capture_names());
-            return Ok(Self { engine: Engine::Linear(regex), source: text.into(), names });
+            return Ok(Self { engine: Engine::Linear(regex), source: text.into(), ignore_case, names });
         }
         let regex = pcre2::bytes::RegexBuilder::new()
             .caseless(ignore_case)
@@ -58,13 +59,20 @@ impl Pattern {
                 }
             })?;
         let names = names(regex.capture_names().iter().map(Option::as_deref));
-        Ok(Self { engine: Engine::Backtracking(Box::new(regex)), source: text.into(), names })
+        Ok(Self { engine: Engine::Backtracking(Box::new(regex)), source: text.into(), ignore_case, names })
     }
 
     /// The pattern as written.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// The pattern with its case rule as text, when the linear-time engine runs it.
+    #[must_use]
+    pub(super) fn linear_source(&self) -> Option<String> {
+        let flag = if self.ignore_case { "(?i)" } else { "" };
+        matches!(self.engine, Engine::Linear(_)).then(|| format!("{flag}{}", self.source))
     }
 
     /// Named groups and their numbers.

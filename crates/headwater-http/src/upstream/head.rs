@@ -71,6 +71,8 @@ pub fn process(r: &Request, conf: &UpstreamConf, protocol: &dyn Protocol, head: 
         }
     }
     out.allow_ranges = conf.force_ranges;
+    // A body that comes once and in order can be cut once.
+    out.single_range = conf.force_ranges;
     Verdict::Pass
 }
 

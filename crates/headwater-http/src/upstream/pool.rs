@@ -116,6 +116,15 @@ impl Pool {
         drop(gone);
     }
 
+    /// Closes the idle connections to peers that are none of the group any more.
+    pub fn close_others(&self, is_peer: impl Fn(&Peer) -> bool) {
+        let gone: VecDeque<Idle>;
+        let mut all = self.idle();
+        (*all, gone) = std::mem::take(&mut *all).into_iter().partition(|idle| is_peer(&idle.peer));
+        drop(all);
+        drop(gone);
+    }
+
     /// Closes this worker's connections that timed out, were closed by the back end, or say something unasked.
     fn sweep(&self, worker: usize, now: Instant) {
         let mut gone = Vec::new();

@@ -1,6 +1,7 @@
 //! The protocol callbacks: synchronous, without I/O, named as nginx names them. One engine does all waiting.
 //!
-//! A protocol sees bytes and says what they mean; it never learns how they travel. Implemented by `modules::proxy` and `modules::fastcgi`; called by `engine`.
+//! A protocol sees bytes and says what they mean; it never learns how they travel. Implemented by `modules::proxy`, `modules::fastcgi`,
+//! `modules::cgi` (SCGI and uwsgi) and `modules::memcached`; called by `engine`.
 
 use std::fmt;
 
@@ -76,6 +77,11 @@ pub trait Protocol {
 
     /// Whether stored bodies go through `encode_body` too, an empty one included.
     fn frames_body(&self) -> bool {
+        false
+    }
+
+    /// Whether the request says how long its body is: one of unknown length is read before, whatever `*_request_buffering` says.
+    fn needs_length(&self) -> bool {
         false
     }
 

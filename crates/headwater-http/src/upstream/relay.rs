@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -27,6 +28,9 @@ use crate::flow::phases::Outcome;
 /// How much of a body that filters expand is passed on at once, bytes: deflate makes up to a thousand times as much of it.
 const PIECE: usize = 4096;
 
+/// How much is read back from a temp file at once for filters, bytes.
+const READ_BACK: usize = 32 * 1024;
+
 /// What came of some bytes.
 #[derive(Debug)]
 pub enum Step {
@@ -48,6 +52,9 @@ pub(super) struct Spool {
     /// The same file as the output holds it.
     file: Arc<File>,
     length: u64,
+    /// Up to where the file was handed on. Without filters that is at once, as stretches of the file; filters get its bytes when the
+    /// client has taken what they made before.
+    handed: u64,
 }
 
 impl Engine<'_> {
@@ -58,6 +65,10 @@ impl Engine<'_> {
         let buffered = r.overrides.buffering.get().unwrap_or(self.conf.buffering);
         let limit = if buffered { self.conf.buffers as u64 } else { 0 };
         while matches!(step, Step::More) {
+            if self.waits_in_file() > 0 && r.queued() <= limit {
+                step = self.read_back();
+                continue;
+            }
             if r.queued() > limit && !(buffered && self.may_spool()) {
                 if let Err(error) = r.drain_to(limit).await {
                     step = Step::Client(error);
@@ -93,16 +104,10 @@ impl Engine<'_> {
         match step {
             Step::Finished => {
                 self.note_end();
-                let reusable = self.protocol.reusable() && self.rest.is_empty() && self.held.is_empty();
-                if let Some(picked) = self.picked.as_ref().filter(|_| reusable) {
-                    let workers = r.exchange.generation.main.settings.worker_processes.count();
-                    self.group.pool.put(self.group, &picked.peer, link, owner, workers);
-                } else {
-                    drop(link);
-                }
+                self.keep(link, owner);
                 // The client may take its time; the back end is done.
                 self.peer_is_done(false);
-                match r.drained().await {
+                match self.deliver().await {
                     Ok(()) => End::Outcome(Outcome::Done),
                     Err(error) => End::Outcome(error.outcome()),
                 }
@@ -115,23 +120,60 @@ impl Engine<'_> {
                 self.note_end();
                 // What was received is delivered; the closed connection tells the client that it is not all.
                 let _ = r.push(Chunk::Empty, Mark::Flush);
-                let _ = r.drained().await;
+                let _ = self.deliver().await;
                 End::Outcome(Outcome::Close(502))
             }
         }
     }
 
-    /// Whether bytes that do not fit into memory may go to a temp file. Filters that change the body hold what they make in memory:
-    /// with them the back end is read no faster than the client takes it.
-    fn may_spool(&self) -> bool {
-        let length = self.spool.as_ref().map_or(0, |spool| spool.length);
-        length < self.conf.max_temp_file_size
-            && self.r.body_filters.borrow().is_empty()
-            && !self.r.header_only.get()
+    /// Waits until the client took all, what waits in the temp file included. The back end is not needed for that any more.
+    async fn deliver(&mut self) -> Result<(), SendError> {
+        while self.waits_in_file() > 0 {
+            self.r.drain_to(self.conf.buffers as u64).await?;
+            match self.read_back() {
+                Step::Client(error) => return Err(error),
+                Step::Broken => return Err(SendError::Broken),
+                _ => {}
+            }
+        }
+        self.r.drained().await
     }
 
-    /// Appends to the temp file and gives the stretch; `None` when that failed.
-    fn spool(&mut self, data: &[u8]) -> Option<FileRange> {
+    /// Bytes of the temp file that the filters have not seen.
+    fn waits_in_file(&self) -> u64 {
+        self.spool.as_ref().map_or(0, |spool| spool.length.saturating_sub(spool.handed))
+    }
+
+    /// Hands the filters what comes next in the temp file.
+    fn read_back(&mut self) -> Step {
+        let piece = if self.r.expands.get() { PIECE } else { READ_BACK };
+        let Some(spool) = &mut self.spool else { return Step::More };
+        let left = usize::try_from(spool.length.saturating_sub(spool.handed)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; piece.min(left)];
+        let read = spool.file.read_exact_at(&mut bytes, spool.handed);
+        spool.handed = spool.handed.saturating_add(bytes.len() as u64);
+        if let Err(error) = read {
+            let text = os_error(&error);
+            self.log(Level::Crit, format_args!("the temporary file of a response cannot be read {text}"));
+            return Step::Broken;
+        }
+        let ends = self.end_waits && self.waits_in_file() == 0;
+        let mark = if ends { Mark::Last } else { Mark::More };
+        match self.r.push(Chunk::Slice(&bytes), mark) {
+            Ok(()) => Step::More,
+            Err(error) => Step::Client(error),
+        }
+    }
+
+    /// Whether bytes that do not fit into memory may go to a temp file.
+    fn may_spool(&self) -> bool {
+        let length = self.spool.as_ref().map_or(0, |spool| spool.length);
+        length < self.conf.max_temp_file_size && !self.r.header_only.get()
+    }
+
+    /// Appends to the temp file and gives what of it goes on now: the stretch itself, or nothing when filters must read it later. `None` when
+    /// that failed.
+    fn spool(&mut self, data: &[u8]) -> Option<Chunk<'static>> {
         let outcome = self.append_to_spool(data);
         if let Err(error) = &outcome {
             self.log(
@@ -142,7 +184,14 @@ impl Engine<'_> {
                 ),
             );
         }
-        outcome.ok()
+        let range = outcome.ok()?;
+        if !self.r.body_filters.borrow().is_empty() {
+            return Some(Chunk::Empty);
+        }
+        if let Some(spool) = &mut self.spool {
+            spool.handed = spool.length;
+        }
+        Some(Chunk::File(range))
     }
 
     fn append_to_spool(&mut self, data: &[u8]) -> io::Result<FileRange> {
@@ -150,7 +199,7 @@ impl Engine<'_> {
             let temp = self.conf.temp_path.create(&self.r.exchange.generation.main.prefix, false)?;
             let file = Arc::new(temp.file().try_clone()?);
             self.log(Level::Warn, format_args!("an upstream response is buffered to a temporary file"));
-            self.spool = Some(Spool { temp, file, length: 0 });
+            self.spool = Some(Spool { temp, file, length: 0, handed: 0 });
         }
         let Some(spool) = &mut self.spool else { return Err(io::ErrorKind::NotFound.into()) };
         spool.temp.append(data)?;
@@ -211,6 +260,10 @@ impl Engine<'_> {
 
     fn end_of_stream(&mut self) -> Step {
         if self.protocol.input_end(self.r) {
+            if self.waits_in_file() > 0 {
+                self.end_waits = true;
+                return Step::Finished;
+            }
             return match self.r.push_end() {
                 Ok(()) => Step::Finished,
                 Err(error) => Step::Client(error),
@@ -287,15 +340,20 @@ impl Engine<'_> {
                 (false, true) => Mark::Flush,
                 (false, false) => Mark::More,
             };
-            let to_file = !unbuffered && r.queued() > self.conf.buffers as u64 && self.may_spool();
+            // What comes behind bytes that wait in the file waits there, too.
+            let full = r.queued() > self.conf.buffers as u64 && self.may_spool();
+            let to_file = !unbuffered && (full || self.waits_in_file() > 0);
             let chunk = match data {
                 [] => Chunk::Empty,
                 data if to_file => match self.spool(data) {
-                    Some(range) => Chunk::File(range),
+                    Some(chunk) => chunk,
                     None => return (Step::Broken, bytes.len()),
                 },
                 data => Chunk::Slice(data),
             };
+            let waits = self.waits_in_file() > 0;
+            self.end_waits |= waits && piece.done;
+            let mark = if waits { Mark::More } else { mark };
             if (!chunk.is_empty() || mark != Mark::More)
                 && let Err(error) = r.push(chunk, mark)
             {

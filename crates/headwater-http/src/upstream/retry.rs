@@ -70,6 +70,8 @@ pub struct Attempt {
     pub request_sent: bool,
     /// Whether the connection was an idle one whose end may have gone unnoticed.
     pub reused: bool,
+    /// Whether the client's body can be sent again.
+    pub keeps_body: bool,
     /// When the first attempt began.
     pub start: Instant,
 }
@@ -104,6 +106,6 @@ pub fn again(
     }
     let timeout = conf.next_upstream_timeout;
     let out_of_time = !timeout.is_zero() && attempt.start.elapsed() >= timeout;
-    let body_gone = attempt.request_sent && !conf.request_buffering && r.exchange.body.declared() != Some(0);
+    let body_gone = attempt.request_sent && !attempt.keeps_body;
     tried.left > 0 && conf.next_upstream.has(needed) && !out_of_time && !body_gone
 }

@@ -1,4 +1,4 @@
-//! Settings that every `*_pass` family shares, declared once with a prefix.
+//! Settings of back ends as the engine takes them, whatever the family, and the types of their values. The directives are in `family`.
 //!
 //! nginx's counterpart: `ngx_http_upstream_conf_t`.
 
@@ -44,6 +44,8 @@ pub struct UpstreamConf {
     pub ignore_client_abort: bool,
     /// Whether `error_page` applies to the back end's statuses.
     pub intercept_errors: bool,
+    /// Whether 404 is answered here, whatever `error_page` says.
+    pub intercept_404: bool,
     /// Response headers that are not passed.
     pub hide: NameSet,
     /// `X-Accel-*` and others whose meaning is ignored.
@@ -62,6 +64,38 @@ pub struct UpstreamConf {
     pub force_ranges: bool,
     /// Whether trailer fields are passed on.
     pub pass_trailers: bool,
+}
+
+impl Default for UpstreamConf {
+    /// What holds for a family that has no directive for it.
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(60),
+            read_timeout: Duration::from_secs(60),
+            next_upstream: NextUpstream::USUAL,
+            next_upstream_tries: 0,
+            next_upstream_timeout: Duration::ZERO,
+            buffering: false,
+            buffer_size: 4096,
+            buffers: 0,
+            max_temp_file_size: 0,
+            temp_path: TempPath::unset(""),
+            request_buffering: true,
+            ignore_client_abort: false,
+            intercept_errors: false,
+            intercept_404: false,
+            hide: NameSet::default(),
+            ignore: IgnoreHeaders::default(),
+            pass_request_headers: true,
+            pass_request_body: true,
+            socket_keepalive: false,
+            bind: None,
+            limit_rate: Rate::none(),
+            force_ranges: false,
+            pass_trailers: false,
+        }
+    }
 }
 
 /// What response headers changed for one request.
@@ -83,7 +117,7 @@ pub const HIDDEN_BY_PROXY: [&str; 8] = [
     "x-accel-charset",
 ];
 
-/// Response headers that back ends with CGI heads have hidden unless told to pass them.
+/// Response headers that FastCGI and SCGI servers have hidden unless told to pass them.
 pub const HIDDEN_BY_CGI: [&str; 6] = [
     "status",
     "x-accel-expires",
@@ -92,6 +126,10 @@ pub const HIDDEN_BY_CGI: [&str; 6] = [
     "x-accel-buffering",
     "x-accel-charset",
 ];
+
+/// Response headers that uwsgi servers have hidden unless told to pass them.
+pub const HIDDEN_BY_UWSGI: [&str; 5] =
+    ["x-accel-expires", "x-accel-redirect", "x-accel-limit-rate", "x-accel-buffering", "x-accel-charset"];
 
 /// The headers to hide: the usual ones and `hide`, without those in `pass`.
 #[must_use]
@@ -225,10 +263,10 @@ impl NextUpstream {
     /// The default.
     pub const USUAL: Self = Self::ERROR.and(Self::TIMEOUT);
 
-    /// The conditions.
+    /// The conditions; `off` leaves none.
     #[must_use]
-    pub const fn conditions(self) -> Self {
-        self
+    pub fn conditions(self) -> Self {
+        if self.has(Self::OFF) { Self::OFF } else { self }
     }
 }
 
@@ -242,10 +280,10 @@ impl CgiNextUpstream {
     /// The default.
     pub const USUAL: Self = Self(NextUpstream::USUAL);
 
-    /// The conditions.
+    /// As [`NextUpstream::conditions`].
     #[must_use]
-    pub const fn conditions(self) -> NextUpstream {
-        self.0
+    pub fn conditions(self) -> NextUpstream {
+        self.0.conditions()
     }
 }
 
@@ -271,120 +309,4 @@ impl Value for CgiNextUpstream {
         *slot = inner.map(Self);
         Ok(())
     }
-}
-
-/// Declares the shared directives for one prefix: a settings group in a module of its own, with a conversion to [`UpstreamConf`].
-#[macro_export]
-macro_rules! upstream_family {
-    ($prefix:literal, $module:literal, $next:ty) => {
-        headwater_conf::settings! {
-            /// Settings of the family's back ends.
-            pub struct FamilySettings, raw FamilyRaw, module $module {
-                /// Limits the time of connecting to a back end.
-                concat!($prefix, "connect_timeout"), HSL, "time", "60s" => connect_timeout: Milliseconds = Milliseconds::from_secs(60);
-                /// Limits the time between two writes to a back end.
-                concat!($prefix, "send_timeout"), HSL, "time", "60s" => send_timeout: Milliseconds = Milliseconds::from_secs(60);
-                /// Limits the time between two reads from a back end.
-                concat!($prefix, "read_timeout"), HSL, "time", "60s" => read_timeout: Milliseconds = Milliseconds::from_secs(60);
-                /// Says in which cases a request goes to the next server.
-                concat!($prefix, "next_upstream"), HSL, <$next>::SYNTAX, "error timeout" => next_upstream: $next = <$next>::USUAL;
-                /// Limits the number of attempts.
-                concat!($prefix, "next_upstream_tries"), HSL, "number", "0" => next_upstream_tries: Number = Number(0);
-                /// Limits the time in which attempts may start.
-                concat!($prefix, "next_upstream_timeout"), HSL, "time", "0" => next_upstream_timeout: Milliseconds = Milliseconds::from_secs(0);
-                /// Reads responses at the back end's speed, keeping them for a slower client.
-                concat!($prefix, "buffering"), HSL, "on | off", "on" => buffering: bool = true;
-                /// Sets the size of the buffer for a response head.
-                concat!($prefix, "buffer_size"), HSL, "size", "4k" => buffer_size: Size = Size(4096);
-                /// Sets how much of a response is kept in memory.
-                concat!($prefix, "buffers"), HSL, "number size", "8 4k" => buffers: Buffers = Buffers { number: 8, size: 4096 };
-                /// Limits the part of the buffers that may be on its way to the client.
-                concat!($prefix, "busy_buffers_size"), HSL, "size", "8k" => busy_buffers_size: Size = Size(8192);
-                /// Limits the temp file that holds what does not fit into the buffers; 0 turns temp files off.
-                concat!($prefix, "max_temp_file_size"), HSL, "size", "1024m" => max_temp_file_size: Offset = Offset(1 << 30);
-                /// Limits the size of one write to a temp file.
-                concat!($prefix, "temp_file_write_size"), HSL, "size", "8k" => temp_file_write_size: Size = Size(8192);
-                /// Sets the directory of temp files.
-                concat!($prefix, "temp_path"), HSL, "path [level1 [level2 [level3]]]", concat!($prefix, "temp") => temp_path: TempPath = TempPath::unset(concat!($prefix, "temp"));
-                /// Reads the whole request body before a back end is asked.
-                concat!($prefix, "request_buffering"), HSL, "on | off", "on" => request_buffering: bool = true;
-                /// Goes on with the request when the client has left.
-                concat!($prefix, "ignore_client_abort"), HSL, "on | off", "off" => ignore_client_abort: bool = false;
-                /// Lets `error_page` answer for statuses from 300 on.
-                concat!($prefix, "intercept_errors"), HSL, "on | off", "off" => intercept_errors: bool = false;
-                /// Sets response headers that are not passed to the client.
-                concat!($prefix, "hide_header"), HSL, "field", "" => hide_header: List<Text> = List::default();
-                /// Passes response headers that would be hidden.
-                concat!($prefix, "pass_header"), HSL, "field", "" => pass_header: List<Text> = List::default();
-                /// Ignores the meaning of response headers.
-                concat!($prefix, "ignore_headers"), HSL, "field ...", "" => ignore_headers: IgnoreHeaders = IgnoreHeaders::default();
-                /// Passes request headers to the back end.
-                concat!($prefix, "pass_request_headers"), HSL, "on | off", "on" => pass_request_headers: bool = true;
-                /// Passes the request body to the back end.
-                concat!($prefix, "pass_request_body"), HSL, "on | off", "on" => pass_request_body: bool = true;
-                /// Turns TCP keepalive on for connections to back ends.
-                concat!($prefix, "socket_keepalive"), HSL, "on | off", "off" => socket_keepalive: bool = false;
-                /// Sets the local address of connections to back ends.
-                concat!($prefix, "bind"), HSL, "address | off", "" => bind: Bind = Bind::default();
-                /// Limits the rate of reading from a back end, bytes per second.
-                concat!($prefix, "limit_rate"), HSL, "rate", "0" => limit_rate: Rate = Rate::none();
-                /// Cuts ranges from responses whether the back end offers them or not.
-                concat!($prefix, "force_ranges"), HSL, "on | off", "off" => force_ranges: bool = false;
-            }
-        }
-
-        impl FamilySettings {
-            /// The settings as the engine takes them; `usual` are the headers that the family hides.
-            #[must_use]
-            pub fn conf(&self, usual: &[&str]) -> UpstreamConf {
-                UpstreamConf {
-                    connect_timeout: *self.connect_timeout,
-                    send_timeout: *self.send_timeout,
-                    read_timeout: *self.read_timeout,
-                    next_upstream: self.next_upstream.conditions(),
-                    next_upstream_tries: *self.next_upstream_tries,
-                    next_upstream_timeout: *self.next_upstream_timeout,
-                    buffering: self.buffering,
-                    buffer_size: *self.buffer_size,
-                    buffers: self.buffers.number.saturating_mul(self.buffers.size),
-                    max_temp_file_size: *self.max_temp_file_size,
-                    temp_path: self.temp_path.clone(),
-                    request_buffering: self.request_buffering,
-                    ignore_client_abort: self.ignore_client_abort,
-                    intercept_errors: self.intercept_errors,
-                    hide: hidden(usual, &self.hide_header, &self.pass_header),
-                    ignore: self.ignore_headers,
-                    pass_request_headers: self.pass_request_headers,
-                    pass_request_body: self.pass_request_body,
-                    socket_keepalive: self.socket_keepalive,
-                    bind: self.bind.0.clone(),
-                    limit_rate: self.limit_rate.clone(),
-                    force_ranges: self.force_ranges,
-                    pass_trailers: false,
-                }
-            }
-
-            /// Checks what only the whole group shows (nginx: `ngx_http_proxy_merge_loc_conf`).
-            pub fn check(&self, raw: &FamilyRaw) -> std::result::Result<(), String> {
-                let largest = (*self.buffer_size).max(self.buffers.size);
-                if self.buffers.number < 2 {
-                    return Err(format!("there must be at least 2 \"{}buffers\"", $prefix));
-                }
-                let busy = if raw.busy_buffers_size.is_set() { *self.busy_buffers_size } else { 2 * largest };
-                if busy < largest {
-                    return Err(format!("\"{0}busy_buffers_size\" must be equal to or greater than the maximum of the value of \"{0}buffer_size\" and one of the \"{0}buffers\"", $prefix));
-                }
-                if self.max_temp_file_size.0 != 0 && self.max_temp_file_size.0 < largest as u64 {
-                    return Err(format!("\"{0}max_temp_file_size\" must be equal to zero to disable temporary files usage or must be equal to or greater than the maximum of the value of \"{0}buffer_size\" and one of the \"{0}buffers\"", $prefix));
-                }
-                if raw.temp_file_write_size.is_set() && *self.temp_file_write_size < largest {
-                    return Err(format!("\"{0}temp_file_write_size\" must be equal to or greater than the maximum of the value of \"{0}buffer_size\" and one of the \"{0}buffers\"", $prefix));
-                }
-                if busy > (self.buffers.number - 1) * self.buffers.size {
-                    return Err(format!("\"{0}busy_buffers_size\" must be less than the size of all \"{0}buffers\" minus one buffer", $prefix));
-                }
-                Ok(())
-            }
-        }
-    };
 }

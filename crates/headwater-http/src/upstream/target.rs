@@ -11,6 +11,7 @@ use headwater_io::addr::Addr;
 
 use super::engine;
 use super::peers::{Group, Groups, Keepalive, Peer};
+use super::protocol::Protocol;
 use super::settings::UpstreamConf;
 use crate::config::resolver;
 use crate::flow::error_log::Level;
@@ -87,6 +88,7 @@ enum Destination {
 pub async fn dynamic(
     r: &Request,
     conf: &UpstreamConf,
+    protocol: &dyn Protocol,
     name: &str,
     default_port: Option<u16>,
 ) -> std::result::Result<Arc<Group>, Outcome<'static>> {
@@ -100,7 +102,7 @@ pub async fn dynamic(
         Err((status, text)) => return fail(status, format_args!("{text}")),
     };
     // As in nginx the body, if it is buffered, is there before the name is looked up.
-    let streams_body = engine::prepare_body(r, conf).await?;
+    let streams_body = engine::prepare_body(r, conf, engine::is_buffered(r, conf, protocol)).await?;
     let core = r.loc().core.clone();
     let Some(options) = &core.resolver else {
         return fail(502, format_args!("no resolver defined to resolve {host}"));

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! on accept         acts at the start of each connection, before anything is read
-//! on /path          acts for a request whose target (FastCGI: parameters) contains the text; `on *` for any
+//! on /path          acts for a request whose target (FastCGI, SCGI, uwsgi: parameters; memcached: line) contains the text; `on *` for any
 //! < text            sends text and CRLF
 //! << text           sends text alone
 //! stdout text       sends text in a FastCGI record; `stderr text` likewise, `end` sends the record that ends a request

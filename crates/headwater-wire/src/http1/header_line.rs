@@ -166,9 +166,11 @@ impl HeaderLineParser {
 
     /// The rest of a name; false if the bytes ran out.
     fn name(&mut self, buf: &[u8], pos: &mut usize, rules: Rules) -> Result<bool, InvalidLine> {
-        while let Some(&byte) = buf.get(*pos) {
+        loop {
+            let rest = buf.get(*pos..).unwrap_or_default();
+            *pos += rest.iter().position(|&byte| NAME_CLASS[byte as usize] != VALID).unwrap_or(rest.len());
+            let Some(&byte) = buf.get(*pos) else { return Ok(false) };
             match NAME_CLASS[byte as usize] {
-                VALID => {}
                 UNDERSCORE => self.invalid |= !rules.underscores,
                 COLON => {
                     self.name_end = *pos;
@@ -195,7 +197,6 @@ impl HeaderLineParser {
             }
             *pos += 1;
         }
-        Ok(false)
     }
 
     /// The rest of a value; false if the bytes ran out.

@@ -107,6 +107,16 @@ impl RequestLineParser {
                         return self.finish(buf, pos);
                     }
                 }
+                State::AfterTarget
+                    if buf.get(*pos..).is_some_and(|rest| rest.starts_with(b"HTTP/1.1\r\n")) =>
+                {
+                    // What nearly every request says, at once.
+                    self.line.protocol = Span::between(*pos, *pos);
+                    self.minor = Some(1);
+                    self.cr = Some(*pos + 8);
+                    *pos += 9;
+                    return self.finish(buf, pos);
+                }
                 _ => {
                     if self.version(byte, *pos)? {
                         return self.finish(buf, pos);

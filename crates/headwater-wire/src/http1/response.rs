@@ -97,6 +97,9 @@ impl ResponseParser {
     /// # Errors
     /// A header line is invalid; further calls give the same error.
     pub fn parse(&mut self, buf: &[u8]) -> Result<Progress, ResponseError> {
+        if self.state == State::Start && self.pos == 0 {
+            self.usual_start(buf);
+        }
         while let Some(&byte) = buf.get(self.pos) {
             if matches!(self.state, State::Headers | State::Done | State::Failed) {
                 break;
@@ -162,6 +165,21 @@ impl ResponseParser {
                     return Err(ResponseError::InvalidHeader);
                 }
             }
+        }
+    }
+
+    /// Takes `HTTP/1.1 200` at once, which nearly every response begins with; anything else goes byte by byte.
+    fn usual_start(&mut self, buf: &[u8]) {
+        let Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', code @ ..]) = buf.first_chunk::<12>()
+        else {
+            return;
+        };
+        if code.iter().all(u8::is_ascii_digit) {
+            (self.status.version_major, self.status.version_minor) = (1, 1);
+            self.status.status = code.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
+            self.text_start = 9;
+            self.pos = 12;
+            self.state = State::AfterStatus;
         }
     }
 

@@ -1,9 +1,8 @@
 //! ngx_http_fastcgi_module: FastCGI back ends.
 //!
-//! `params` builds the request, `protocol` is the callbacks, `script_name` splits the URI for the variables. The work is done by
+//! `protocol` is the callbacks, `script_name` splits the URI for the variables; the parameters are those of `modules::cgi`. The work is done by
 //! `upstream::engine`. nginx's counterpart: `ngx_http_fastcgi_module.c`.
 
-mod params;
 mod protocol;
 mod script_name;
 
@@ -11,18 +10,17 @@ use std::sync::Arc;
 
 use headwater_conf::context::{HSL, LOCATION, LOCATION_IF};
 use headwater_conf::value::{Buffers, List, Milliseconds, Number, Offset, Size, Text};
-use headwater_conf::{Args, Cx, Directive, Result, Value, settings};
+use headwater_conf::{Result, settings};
 
 use super::Module;
+use super::cgi::params::{Param, ParamSet};
+use crate::config::LocationBuilder;
 use crate::config::core::{Rate, TempPath};
-use crate::config::{LocationBuilder, LocationKind};
 use crate::flow::phases::{Handler, Outcome};
 use crate::request::Request;
-use crate::script::{Complex, VariableDef};
-use crate::upstream::peers::Group;
+use crate::script::VariableDef;
+use crate::upstream::pass::{Pass, Route, plain_address, redirect_to_slash};
 use crate::upstream::settings::{Bind, CgiNextUpstream, HIDDEN_BY_CGI, IgnoreHeaders, UpstreamConf, hidden};
-use crate::upstream::{engine, target};
-use params::{Param, ParamSet};
 use script_name::{ScriptNames, SplitPattern};
 
 const NAME: &str = "ngx_http_fastcgi_module";
@@ -57,42 +55,13 @@ settings! {
     }
 }
 
-/// `fastcgi_pass` as written.
-#[derive(Debug, Clone)]
-pub struct Pass {
-    directive: Directive,
-    value: Complex,
-}
-
-impl Value for Pass {
-    const ARGS: Args = Args::exactly(1);
-    const INHERITS: bool = false;
-
-    fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
-        Ok(Pass { directive: directive.clone(), value: Complex::compile(cx, directive, 0)? })
-    }
-
-    // Each location says for itself where it passes requests.
-    fn inherit(_: &mut Option<Self>, _: &Option<Self>) {}
-}
-
-/// Where a location passes requests.
-enum Upstream {
-    /// Known at load.
-    Fixed(Arc<Group>),
-    /// Known at run time.
-    Dynamic(Complex),
-}
-
 /// A location that passes requests to FastCGI servers.
 struct FastcgiLocation {
     conf: UpstreamConf,
-    upstream: Upstream,
+    route: Route,
     params: ParamSet,
     keep_conn: bool,
     catch_stderr: Vec<Text>,
-    /// Tells locations apart that do not share idle connections.
-    owner: usize,
 }
 
 fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
@@ -111,25 +80,14 @@ fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
     };
     let directory = family.temp_path.directory(&builder.cx.prefix);
     builder.needs_directory(directory);
-    let upstream = match pass.value.as_text() {
-        Some(text) => {
-            let name = String::from_utf8_lossy(text);
-            Upstream::Fixed(target::fixed(builder.cx, &pass.directive, &name, None)?)
-        }
-        None => Upstream::Dynamic(pass.value.clone()),
-    };
     let location = FastcgiLocation {
         conf: family.conf(&HIDDEN_BY_CGI),
-        upstream,
+        route: Route::new(builder, &pass, plain_address)?,
         params: ParamSet::new(builder.cx, &pass.directive, &fastcgi.param, family.pass_request_headers)?,
         keep_conn: fastcgi.keep_conn,
         catch_stderr: fastcgi.catch_stderr.to_vec(),
-        owner: builder.location.id.0 as usize + 1,
     };
-    let prefix = matches!(builder.decl.kind, LocationKind::Exact | LocationKind::Prefix(_));
-    if builder.decl.name.ends_with(b"/") && prefix {
-        builder.location.auto_redirect = true;
-    }
+    redirect_to_slash(builder);
     builder.location.content_handler = Some(Arc::new(FastcgiHandler(Arc::new(location))));
     Ok(())
 }
@@ -138,21 +96,8 @@ struct FastcgiHandler(Arc<FastcgiLocation>);
 
 impl Handler for FastcgiHandler {
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a> {
-        Outcome::Wait(Box::pin(serve(&self.0, r)))
-    }
-}
-
-async fn serve(location: &Arc<FastcgiLocation>, r: &Request) -> Outcome<'static> {
-    let conversation = Box::new(protocol::FastCgi::new(location.clone()));
-    match &location.upstream {
-        Upstream::Fixed(group) => engine::run(r, &location.conf, group, location.owner, conversation).await,
-        Upstream::Dynamic(value) => {
-            let name = String::from_utf8_lossy(&value.value(r)).into_owned();
-            match target::dynamic(r, &location.conf, &name, None).await {
-                Ok(group) => engine::run(r, &location.conf, &group, location.owner, conversation).await,
-                Err(outcome) => outcome,
-            }
-        }
+        let conversation = Box::new(protocol::FastCgi::new(self.0.clone()));
+        Outcome::Wait(Box::pin(self.0.route.run(r, &self.0.conf, conversation)))
     }
 }
 

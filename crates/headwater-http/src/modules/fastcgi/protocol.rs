@@ -5,31 +5,18 @@
 
 use std::sync::Arc;
 
-use headwater_wire::cgi::{self, CgiHeadParser};
-use headwater_wire::fastcgi::{self, Event, HEADER, Kind, RecordParser};
+use headwater_wire::cgi::CgiHeadParser;
+use headwater_wire::fastcgi::{self, Event, HEADER, Kind, Params, RecordParser};
 use headwater_wire::headers::HeaderList;
 use headwater_wire::http1::Progress;
-use headwater_wire::http1::semantics::{ResponseFraming, response_framing};
-use headwater_wire::method::Method;
 
+use super::super::cgi::response::{Rest, invalid_line, take_head};
 use super::FastcgiLocation;
 use crate::flow::error_log::Level;
 use crate::request::Request;
 use crate::upstream::protocol::{Header, Piece, Protocol, ResponseHead, log};
 
 const SCHEME: &str = "fastcgi://";
-const MORE_THAN_LENGTH: &str = "upstream sent more data than specified in \"Content-Length\" header";
-
-/// How much of the body is to come.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Rest {
-    /// Whatever comes.
-    Unknown,
-    /// Nothing has to come, as the request was HEAD; when something does, it is this much.
-    Head(Option<u64>),
-    /// Exactly this much, bytes.
-    Length(u64),
-}
 
 /// One request to a FastCGI server.
 pub(super) struct FastCgi {
@@ -90,37 +77,14 @@ impl FastCgi {
                 self.head_size = self.head_size.saturating_sub(body);
                 Ok(Some(body))
             }
-            Err(error) => {
-                let span = self.parser.offending();
-                let line = String::from_utf8_lossy(span.get(&self.head)).into_owned();
-                let bad = self.head.get(span.end()).copied().unwrap_or_default();
-                Err(format!("{}: \"{line}\\x{bad:02x}...\"", error.message()))
-            }
+            Err(error) => Err(invalid_line(error, self.parser.offending(), &self.head)),
         }
     }
 
     /// Says what the complete head means.
     fn take_head(&mut self, r: &Request, head: &mut ResponseHead) -> Result<(), String> {
         let headers = HeaderList::adopt(std::mem::take(&mut self.head), self.parser.take());
-        let status = cgi::status(&headers).map_err(|value| {
-            format!("upstream sent invalid status \"{}\"", String::from_utf8_lossy(value))
-        })?;
-        let framing = response_framing(200, false, &headers)
-            .map_err(|error| String::from_utf8_lossy(&error.describe(&headers)).into_owned())?;
-        let length = match framing {
-            ResponseFraming::Length(length) => Some(length),
-            _ => None,
-        };
-        head.status = status.code;
-        head.status_line = status.line.map(bytes::Bytes::copy_from_slice);
-        head.content_length = length;
-        self.rest = match (status.code, length) {
-            (204 | 304, _) => Rest::Length(0),
-            _ if r.method.get() == Method::Head => Rest::Head(length),
-            (_, Some(length)) => Rest::Length(length),
-            (_, None) => Rest::Unknown,
-        };
-        head.headers = headers;
+        self.rest = take_head(r, headers, None, head)?;
         Ok(())
     }
 
@@ -187,16 +151,8 @@ impl FastCgi {
 
     /// Body bytes came: how many of them count.
     fn body_bytes(&mut self, r: &Request, count: usize) -> usize {
-        if let Rest::Head(declared) = self.rest {
-            self.rest = declared.map_or(Rest::Unknown, Rest::Length);
-        }
-        let Rest::Length(left) = &mut self.rest else { return count };
-        let counted = usize::try_from(*left).unwrap_or(usize::MAX).min(count);
-        *left = left.saturating_sub(counted as u64);
-        if counted < count {
-            log(r, SCHEME, b"", Level::Warn, format_args!("{MORE_THAN_LENGTH}"));
-            self.complete = true;
-        }
+        let counted = self.rest.take(r, SCHEME, count);
+        self.complete |= counted < count;
         counted
     }
 }
@@ -208,7 +164,9 @@ impl Protocol for FastCgi {
 
     fn create_request(&mut self, r: &Request, out: &mut Vec<u8>) -> Result<(), u16> {
         fastcgi::begin_request(self.location.keep_conn, out);
-        self.location.params.write(r, out).map_err(|fastcgi::TooBig(size)| {
+        let mut record = Params::begin(out);
+        self.location.params.write(r, &mut |name, value| record.push(name, value));
+        record.finish().map_err(|fastcgi::TooBig(size)| {
             r.log(Level::Alert, format_args!("fastcgi request record is too big: {size}"));
             500_u16
         })

@@ -193,11 +193,12 @@ async fn serve(location: &Arc<ProxyLocation>, r: &Request) -> Outcome<'static> {
                 }
             };
             r.set_extension(ProxyHost { location: location_id, host: target.host, port: target.port });
-            let group = match target::dynamic(r, &location.conf, &target.name, Some(80)).await {
+            let conversation = Box::new(protocol::Http1::new(location.clone(), Some(target.uri)));
+            let found = target::dynamic(r, &location.conf, &*conversation, &target.name, Some(80)).await;
+            let group = match found {
                 Ok(group) => group,
                 Err(outcome) => return outcome,
             };
-            let conversation = Box::new(protocol::Http1::new(location.clone(), Some(target.uri)));
             engine::run(r, &location.conf, &group, location.owner, conversation).await
         }
     }

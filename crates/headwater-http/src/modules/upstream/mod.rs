@@ -27,6 +27,7 @@ use crate::upstream::peers::sticky::Sticky;
 use crate::upstream::peers::{Group, Groups, Keepalive, Method, Options, Peer};
 
 const NAME: &str = "ngx_http_upstream_module";
+const KEEPALIVE: &str = "ngx_http_upstream_keepalive_module";
 
 /// The module.
 pub static MODULE: Module = Module {
@@ -44,13 +45,14 @@ pub static MODULE: Module = Module {
 
 const fn inside(
     name: &'static str,
+    module: &'static str,
     args: Args,
     syntax: &'static str,
     default: &'static str,
     doc: &'static str,
     set: headwater_conf::directive::Setter,
 ) -> DirectiveDef {
-    DirectiveDef { name, module: NAME, contexts: UPSTREAM, args, syntax, default, doc, set }
+    DirectiveDef { name, module, contexts: UPSTREAM, args, syntax, default, doc, set }
 }
 
 const DIRECTIVES: &[DirectiveDef] = &[
@@ -66,6 +68,7 @@ const DIRECTIVES: &[DirectiveDef] = &[
     },
     inside(
         "server",
+        NAME,
         Args::at_least(1),
         "address [weight=number] [max_conns=number] [max_fails=number] [fail_timeout=time] [backup] [down] [drain] [route=string] [slow_start=time] [resolve] [service=name]",
         "",
@@ -74,6 +77,7 @@ const DIRECTIVES: &[DirectiveDef] = &[
     ),
     inside(
         "keepalive",
+        KEEPALIVE,
         Args::range(1, 2),
         "connections [local]",
         "32 local",
@@ -103,6 +107,7 @@ const DIRECTIVES: &[DirectiveDef] = &[
     ),
     inside(
         "keepalive_requests",
+        KEEPALIVE,
         Args::exactly(1),
         "number",
         "1000",
@@ -116,6 +121,7 @@ const DIRECTIVES: &[DirectiveDef] = &[
     ),
     inside(
         "keepalive_time",
+        KEEPALIVE,
         Args::exactly(1),
         "time",
         "1h",
@@ -129,6 +135,7 @@ const DIRECTIVES: &[DirectiveDef] = &[
     ),
     inside(
         "keepalive_timeout",
+        KEEPALIVE,
         Args::exactly(1),
         "timeout",
         "60s",

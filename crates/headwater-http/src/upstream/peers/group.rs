@@ -3,6 +3,7 @@
 //! Made by `modules::upstream` and `target`; asked by `engine`. The table of peers is behind one lock, taken once for a choice and once for its end; a group of one
 //! peer of which nothing is counted takes none. nginx's counterpart: `ngx_http_upstream_round_robin.c`, `ngx_http_upstream_zone_module.c`.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -197,12 +198,13 @@ impl Group {
     }
 
     /// Replaces the peers while requests run. A peer with the same address and `server` text as one before keeps its state: failures, weight, connections, times and
-    /// counters. Connections to peers that are gone end with their requests. An empty list of primary peers leaves the backups to choose from.
+    /// counters. Idle connections to peers that are gone are closed, others end with their requests. An empty list of primary peers leaves the backups to choose from.
     pub fn replace(&self, primary: Vec<Peer>, backup: Vec<Peer>) {
         let needs = Needs {
             ring: matches!(self.options.method, Method::Consistent(_)),
             routes: self.options.sticky.is_some(),
         };
+        let addrs: HashSet<Addr> = primary.iter().chain(&backup).map(|peer| peer.addr.clone()).collect();
         let (alone, attempts) = {
             let mut table = self.shared.table();
             table.replace(primary, backup, needs);
@@ -210,6 +212,7 @@ impl Group {
         };
         self.shared.attempts.store(attempts, Ordering::Relaxed);
         self.shared.alone.store(alone);
+        self.pool.close_others(|peer| addrs.contains(&peer.addr));
     }
 
     /// The group's only peer, if nothing about it needs to be counted.

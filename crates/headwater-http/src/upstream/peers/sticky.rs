@@ -78,6 +78,9 @@ pub struct Learn {
     pub header: bool,
 }
 
+/// How many sessions at most give way to a new one: a name as long as the zone must not empty it.
+const GIVE_WAY: usize = 8;
+
 /// Sessions by name, shared by all generations that declare their zone alike.
 pub type Sessions = Arc<Mutex<Entries<Session>>>;
 
@@ -101,6 +104,12 @@ pub(super) struct Binding {
 }
 
 impl Binding {
+    /// A request that names this peer.
+    #[cfg(test)]
+    pub(super) fn to(route: &str) -> Self {
+        Self { route: Some(route.as_bytes().to_vec()), ..Self::default() }
+    }
+
     /// The peer that the request names, once.
     pub(super) fn take_wanted(&mut self) -> Option<&[u8]> {
         let first = !std::mem::replace(&mut self.looked, true);
@@ -250,9 +259,10 @@ impl Learn {
         while sessions.oldest().is_some_and(|oldest| self.is_over(oldest, now)) {
             sessions.drop_oldest();
         }
-        while !sessions.insert(name, Session { route: route.clone(), used: now })
-            && sessions.oldest().is_some()
-        {
+        for _ in 0..GIVE_WAY {
+            if sessions.insert(name, Session { route: route.clone(), used: now }) {
+                return;
+            }
             sessions.drop_oldest();
         }
     }
@@ -322,5 +332,7 @@ mod tests {
         }
         assert_eq!(learn.find(&999_u32.to_be_bytes(), 4000), Some(a));
         assert_eq!(learn.find(&0_u32.to_be_bytes(), 4000), None, "the oldest went");
+        learn.keep(&[b'x'; 40_000], &learn.find(&999_u32.to_be_bytes(), 4000).expect("there"), 4000);
+        assert!(learn.find(&950_u32.to_be_bytes(), 4000).is_some(), "too long a name empties nothing");
     }
 }

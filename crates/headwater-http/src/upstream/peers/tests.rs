@@ -298,3 +298,143 @@ fn snapshot_counts_requests_answers_and_failures() {
     assert_eq!((seen.requests, seen.responses, seen.fails), (2, [0, 0, 0, 1, 0], 1));
     assert_eq!((seen.sent, seen.received, seen.header_ms, seen.response_ms), (10, 20, Some(2.0), Some(4.0)));
 }
+
+/// A group whose requests are bound by a cookie.
+fn sticky(primary: Vec<Peer>, backup: Vec<Peer>) -> Group {
+    let cookie = sticky::Cookie {
+        name: b"srv".as_slice().into(),
+        expires: None,
+        domain: None,
+        path: None,
+        http_only: false,
+        secure: false,
+        same_site: None,
+    };
+    let options = Options { sticky: Some(sticky::Sticky::Cookie(cookie)), ..Options::default() };
+    Group::with_options("g", primary, backup, Keepalive::default(), options)
+}
+
+fn routed(name: &str) -> Peer {
+    Peer { route: Some(name.into()), ..peer(name, 1) }
+}
+
+fn bound(group: &Group, route: &str) -> Tried {
+    Tried { binding: sticky::Binding::to(route), ..group.start_with(Key::None) }
+}
+
+#[test]
+fn sticky_without_route_names_a_peer_by_the_md5_of_its_address() {
+    let tcp = Peer::new(Addr::Inet(([127, 0, 0, 1], 8080).into()), "backend:8080");
+    let unix = Peer::new(Addr::unix("/run/a.sock"), "unix:/run/a.sock");
+    let group = sticky(vec![tcp, unix], vec![]);
+    for (route, wanted) in [
+        ("5958c386bf5e9109ac10d2a628645aea", "127.0.0.1:8080"),
+        ("8cef2b5a944ef5972cac7a36adf74cbb", "unix:/run/a.sock"),
+    ] {
+        for _ in 0..3 {
+            assert_eq!(name(&group.pick(&mut bound(&group, route))), wanted);
+        }
+    }
+}
+
+#[test]
+fn sticky_bound_request_finds_drained_and_backup_peers_and_goes_elsewhere_once() {
+    let drained = Peer { drain: true, ..routed("a") };
+    let group = sticky(vec![drained, routed("b"), Peer { down: true, ..routed("c") }], vec![routed("d")]);
+    assert_eq!(name(&group.pick(&mut bound(&group, "a"))), "a");
+    assert_eq!(name(&group.pick(&mut bound(&group, "d"))), "d");
+    assert_eq!(name(&group.pick(&mut bound(&group, "c"))), "b");
+    assert_eq!(name(&group.pick(&mut bound(&group, "none"))), "b");
+    let mut tried = bound(&group, "a");
+    let order: Vec<String> = (0..4).map(|_| name(&group.pick(&mut tried)).to_owned()).collect();
+    assert_eq!(order, ["a", "b", "d", "-"]);
+}
+
+#[test]
+fn sticky_bound_requests_leave_unbound_ones_to_other_peers() {
+    let group = sticky(vec![routed("a"), routed("b")], vec![]);
+    let mut all = String::new();
+    for _ in 0..3 {
+        all.push_str(name(&group.pick(&mut bound(&group, "a"))));
+        all.push_str(&picks(&group, 1));
+    }
+    assert_eq!(all, "ababab");
+}
+
+#[test]
+fn sticky_full_or_failing_peer_is_left_for_another() {
+    let group = sticky(vec![Peer { max_conns: 1, ..routed("a") }, routed("b")], vec![]);
+    let held = group.pick(&mut bound(&group, "a"));
+    assert_eq!(name(&held), "a");
+    assert_eq!(name(&group.pick(&mut bound(&group, "a"))), "b");
+    drop(held);
+    let mut tried = bound(&group, "a");
+    let picked = group.pick(&mut tried).expect("live");
+    group.finish(picked, &mut tried, &report(true));
+    assert_eq!(name(&group.pick(&mut bound(&group, "a"))), "b");
+}
+
+#[test]
+fn slow_start_a_recovered_peer_gets_its_share_little_by_little() {
+    let slow =
+        |name| Peer { slow_start: Duration::from_secs(1000), fail_timeout: Duration::ZERO, ..peer(name, 1) };
+    let group = group(Method::RoundRobin, vec![slow("a"), slow("b")], vec![]);
+    let mut tried = group.start_with(Key::None);
+    let picked = group.pick(&mut tried).expect("live");
+    assert_eq!(&*picked.peer.name, "a");
+    group.finish(picked, &mut tried, &report(true));
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(picks(&group, 20), "b".repeat(20));
+}
+
+proptest::proptest! {
+    /// Whatever is chosen, given back and replaced in any order: every listed peer counts its own connections, and places are used again.
+    #[test]
+    fn table_counts_stay_right(steps in proptest::collection::vec((0_u8..4, proptest::num::u8::ANY), 1..120)) {
+        const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+        let group = zoned("property", vec![peer("a", 1), peer("b", 2)]);
+        // How often each name came into the list; 0: it is not there.
+        let mut terms = [1_u32, 1, 0, 0, 0, 0];
+        let mut next = 2;
+        let mut held: Vec<(Picked, Tried, usize, u32)> = Vec::new();
+        for (step, value) in steps {
+            match step {
+                0 | 1 => {
+                    let mut tried = group.start_with(Key::None);
+                    if let Some(picked) = group.pick(&mut tried) {
+                        let at = NAMES.iter().position(|name| **name == *picked.peer.name).expect("one of them");
+                        proptest::prop_assert!(terms[at] > 0, "a peer that is gone was chosen");
+                        held.push((picked, tried, at, terms[at]));
+                    }
+                }
+                2 if !held.is_empty() => {
+                    let (picked, mut tried, ..) = held.swap_remove(usize::from(value) % held.len());
+                    if value % 3 > 0 {
+                        group.finish(picked, &mut tried, &report(value % 3 == 1));
+                    }
+                }
+                _ => {
+                    let listed: Vec<usize> = (0..6).filter(|at| value >> at & 1 == 1).collect();
+                    for (at, term) in terms.iter_mut().enumerate() {
+                        match (listed.contains(&at), *term > 0) {
+                            (true, false) => (*term, next) = (next, next + 1),
+                            (false, _) => *term = 0,
+                            (true, true) => {}
+                        }
+                    }
+                    let peers = |backup: bool| -> Vec<Peer> {
+                        let side = listed.iter().filter(|at| (**at % 2 == 1) == backup);
+                        side.map(|at| peer(NAMES[*at], i64::from(value % 5) + 1)).collect()
+                    };
+                    group.replace(peers(false), peers(true));
+                }
+            }
+            for seen in group.snapshot() {
+                let at = NAMES.iter().position(|name| **name == *seen.peer.name).expect("one of them");
+                let wanted = held.iter().filter(|(_, _, peer, term)| *peer == at && *term == terms[at]).count();
+                proptest::prop_assert_eq!(seen.active as usize, wanted);
+                proptest::prop_assert!(seen.id < 6 + 120);
+            }
+        }
+    }
+}
