@@ -42,7 +42,7 @@ fn start<T>(http: &str, mode: Mode, before: impl FnOnce(u16) -> T) -> (Setup, T)
     let origin = Origin::start("A", origin_port, dir.path(), rules::Rules::parse(&[]).unwrap()).unwrap();
     let made = before(dns_port);
     let conf = format!(
-        "worker_processes 2;\nevents {{ }}\nhttp {{ access_log off; proxy_connect_timeout 2s; {http}\n\
+        "worker_processes 2;\nerror_log error.log notice;\nevents {{ }}\nhttp {{ access_log off; proxy_connect_timeout 2s; {http}\n\
          location /by/ {{ proxy_pass http://$arg_h:%%ORIGIN%%; }} }} }}\n"
     );
     let port = template.port("8080").unwrap();
@@ -173,11 +173,16 @@ const GROUP: &str = "resolver 127.0.0.1:%%DNS%% ipv6=off; resolver_timeout 1s;\n
 #[test]
 fn server_starts_without_its_name_server_and_finds_the_peers_later() {
     let (setup, ()) = start(GROUP, Mode::Master, |_| ());
+    let said = "a.test could not be resolved (110: Operation timed out)";
+    let end = Instant::now() + Duration::from_secs(10);
+    while !setup.server.read("error.log").contains(said) {
+        assert!(Instant::now() < end, "{}", setup.server.read("error.log"));
+        thread::sleep(Duration::from_millis(20));
+    }
     assert_eq!(setup.get("/group"), 502);
     let _dns = Dns::start(setup.dns_port, dns_rules("on a.test\na 127.0.0.1")).unwrap();
     setup.wait_for("/group", 200);
     let log = setup.server.read("error.log");
-    assert!(log.contains("a.test could not be resolved (110: Operation timed out)"), "{log}");
     assert!(log.contains("no live upstreams while connecting to upstream"), "{log}");
 }
 

@@ -14,11 +14,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::sync::oneshot;
 
 use self::core::{Core, Outside, Rules};
@@ -50,7 +52,8 @@ pub type Logger = Box<dyn Fn(fmt::Arguments<'_>)>;
 /// A worker's client of the servers of one `resolver` directive.
 pub struct Resolver {
     core: RefCell<Core>,
-    outside: RefCell<Driver>,
+    /// Those who wait for answers, by the number the core knows them by.
+    waiting: RefCell<HashMap<u64, oneshot::Sender<Outcome>>>,
     datagrams: RefCell<Datagrams>,
     next_waiter: Cell<u64>,
     /// Whether the task runs, and how it is woken.
@@ -80,7 +83,7 @@ impl Resolver {
                 ipv4: options.ipv4,
                 ipv6: options.ipv6,
             })),
-            outside: RefCell::default(),
+            waiting: RefCell::default(),
             datagrams: RefCell::new(Datagrams::new(options.servers.clone(), log.clone())),
             next_waiter: Cell::new(0),
             running: Cell::new(false),
@@ -180,7 +183,7 @@ impl Resolver {
             Some(outcome) => Answer::Known(outcome),
             None => {
                 let (sender, receiver) = oneshot::channel();
-                self.outside.borrow_mut().waiting.insert(waiter, sender);
+                self.waiting.borrow_mut().insert(waiter, sender);
                 self.run();
                 Answer::Pending(receiver)
             }
@@ -234,12 +237,6 @@ async fn ask_again(resolver: Rc<Resolver>) {
     resolver.running.set(false);
 }
 
-/// Those who wait for answers.
-#[derive(Default)]
-struct Driver {
-    waiting: HashMap<u64, oneshot::Sender<Outcome>>,
-}
-
 /// The world as the core sees it.
 struct Run<'a> {
     resolver: &'a Rc<Resolver>,
@@ -256,8 +253,10 @@ impl Outside for Run<'_> {
         loop {
             match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
                 Ok(4) => return u32::from_ne_bytes(bytes),
-                // A signal came between; the system has no other reason for so few bytes.
-                _ => continue,
+                // A signal came between.
+                Ok(_) | Err(Errno::INTR) => {}
+                // A kernel without the call: the keys of hash tables come from its other source.
+                Err(_) => return (RandomState::new().build_hasher().finish() & 0xffff_ffff) as u32,
             }
         }
     }
@@ -287,7 +286,7 @@ impl Outside for Run<'_> {
     }
 
     fn finish(&mut self, waiter: u64, outcome: Outcome) {
-        let sender = self.resolver.outside.borrow_mut().waiting.remove(&waiter);
+        let sender = self.resolver.waiting.borrow_mut().remove(&waiter);
         if let Some(sender) = sender {
             // Who no longer listens has cancelled or is about to.
             let _ = sender.send(outcome);
@@ -331,7 +330,7 @@ impl Lookup {
 impl Drop for Lookup {
     fn drop(&mut self) {
         if matches!(self.answer, Answer::Pending(_)) {
-            self.resolver.outside.borrow_mut().waiting.remove(&self.waiter);
+            self.resolver.waiting.borrow_mut().remove(&self.waiter);
             self.resolver.core.borrow_mut().cancel(self.waiter);
         }
     }
