@@ -58,6 +58,8 @@ struct Shared {
 trait Stream: Read + Write + Send {
     fn set_timeout(&self, time: Duration) -> io::Result<()>;
     fn arm_reset(&self);
+    /// Holds back what is written until the connection is closed, so that its end arrives with its last bytes.
+    fn cork(&self);
 }
 
 impl Stream for TcpStream {
@@ -67,6 +69,9 @@ impl Stream for TcpStream {
     fn arm_reset(&self) {
         let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
+    fn cork(&self) {
+        let _ = SockRef::from(self).set_tcp_cork(true);
+    }
 }
 
 impl Stream for UnixStream {
@@ -74,6 +79,7 @@ impl Stream for UnixStream {
         self.set_read_timeout(Some(time))
     }
     fn arm_reset(&self) {}
+    fn cork(&self) {}
 }
 
 impl Origin {
@@ -283,10 +289,16 @@ fn header_value(head: &[u8], name: &str) -> Option<String> {
 
 /// Carries out the acts; true when the connection stays open for another request.
 fn play<S: Stream>(acts: &[Act], stream: &mut S) -> io::Result<bool> {
-    for act in acts {
+    for (number, act) in acts.iter().enumerate() {
         match act {
             Act::NoBody | Act::Discard => {}
-            Act::Send(bytes) => stream.write_all(bytes)?,
+            Act::Send(bytes) => {
+                if number + 1 == acts.len() {
+                    // Otherwise it is a race whether the server under test hears of the end before its next request.
+                    stream.cork();
+                }
+                stream.write_all(bytes)?;
+            }
             Act::Stream(count) => send_stream(stream, *count)?,
             Act::Pause(time) => thread::sleep(*time),
             Act::Keep => return Ok(true),

@@ -112,6 +112,10 @@ settings! {
         "client_body_temp_path", HSL, "path [level1 [level2 [level3]]]", "client_body_temp" => client_body_temp_path: TempPath = TempPath::unset("client_body_temp");
         /// Limits the time between two writes to the client.
         "send_timeout", HSL, "time", "60s" => send_timeout: Milliseconds = Milliseconds::from_secs(60);
+        /// Limits the response of a subrequest that is kept in memory.
+        "subrequest_output_buffer_size", HSL, "size", "4k" => subrequest_output_buffer_size: Size = Size(4096);
+        /// Logs subrequests, too.
+        "log_subrequest", HSL, "on | off", "off" => log_subrequest: bool = false;
         /// Sends data to the client only when there is at least this much.
         "postpone_output", HSL, "size", "1460" => postpone_output: Size = Size(1460);
         /// Sets how long an idle client connection stays open, and the time in the `Keep-Alive` header.

@@ -339,7 +339,7 @@ async fn unpark(worker: Rc<Worker>) {
 }
 
 /// Catches panics of a connection, so that one of our mistakes costs one connection.
-pub(super) struct CatchPanic<F>(pub(super) Pin<Box<F>>);
+pub(crate) struct CatchPanic<F>(pub(crate) Pin<Box<F>>);
 
 impl<F: Future> Future for CatchPanic<F> {
     type Output = Result<F::Output, String>;

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod auth_basic;
+pub mod auth_request;
 pub mod autoindex;
 mod cgi;
 pub mod cidr;
@@ -18,6 +19,7 @@ pub(crate) mod limit_zone;
 pub mod log;
 pub mod map;
 pub mod memcached;
+pub mod mirror;
 mod names;
 pub mod open_files;
 pub mod proxy;
@@ -84,12 +86,15 @@ pub static MODULES: &[&Module] = &[
     &limit_conn::MODULE,
     &access::MODULE,
     &auth_basic::MODULE,
+    &auth_request::MODULE,
+    &mirror::MODULE,
     &headers::MODULE,
     &proxy::MODULE,
     &fastcgi::MODULE,
     &scgi::MODULE,
     &uwsgi::MODULE,
     &memcached::MODULE,
+    &crate::filters::addition::MODULE,
     &crate::filters::charset::MODULE,
     &crate::filters::userid::MODULE,
     &crate::filters::gzip::MODULE,

@@ -152,7 +152,7 @@ pub(super) async fn prepare_body(
     }
     let read = if buffered { r.read_body().await } else { r.preread_body() };
     match read {
-        Ok(()) => Ok(!buffered && !r.exchange.body.is_complete()),
+        Ok(()) => Ok(r.is_main() && !buffered && !r.exchange.body.is_complete()),
         Err(BodyError::Status(status)) => Err(Outcome::Status(status)),
         Err(BodyError::Gone(status)) => Err(Outcome::Close(status)),
     }

@@ -164,12 +164,15 @@ impl Engine<'_> {
                 return Err(End::Failed(failure, attempt));
             }
         }
+        if status == 101 && self.head.upgrade && !r.is_main() {
+            return self.invalid("upstream sent 101 to a subrequest", attempt);
+        }
         if status == 101 && self.head.upgrade {
             return self.upgrade(rest);
         }
         if status < 200 {
             // The client takes it for an interim response; nothing may be taken for the final one.
-            r.exchange.keepalive.set(false);
+            r.close_after();
         }
         if status == 404 && self.conf.intercept_404 {
             return Err(End::Outcome(Outcome::Status(status)));
@@ -215,7 +218,7 @@ impl Engine<'_> {
             out.list.remove(b"upgrade");
             out.list.push(b"Upgrade", value);
         }
-        r.exchange.keepalive.set(false);
+        r.close_after();
         if let Err(error) = r.send_header().and_then(|()| r.push_end()) {
             return Err(End::Outcome(error.outcome()));
         }

@@ -185,7 +185,7 @@ impl Engine<'_> {
             );
         }
         let range = outcome.ok()?;
-        if !self.r.body_filters.borrow().is_empty() {
+        if self.r.has_body_filters() {
             return Some(Chunk::Empty);
         }
         if let Some(spool) = &mut self.spool {
