@@ -235,6 +235,7 @@ fn build(cx: &mut Cx<'_>, modules: &Modules, number: u64) -> Result<Conf> {
     }
     let servers = build_servers(cx, &decl, &mut locations)?;
     let listeners = build_listeners(cx, &decl)?;
+    let names = crate::modules::upstream::named_groups(cx, decl.scope)?;
     for module in modules.iter() {
         (module.finish)(cx)?;
     }
@@ -254,6 +255,7 @@ fn build(cx: &mut Cx<'_>, modules: &Modules, number: u64) -> Result<Conf> {
         servers,
         locations,
         upstreams,
+        names,
         keeps_upstream_headers,
         variables,
     })
