@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -43,7 +43,8 @@ pub(crate) struct Postponed {
 
 /// What a request and its subrequests need of each other; made with the first subrequest.
 pub(crate) struct Family {
-    active: RefCell<Weak<Request>>,
+    /// Kept alive here: a subrequest that was over before its turn belongs to nobody else. [`Family::abort`] lets go of it.
+    active: RefCell<Option<Rc<Request>>>,
     /// Subrequests that are not over, those in the background left out.
     running: Cell<usize>,
     /// Those of them that have begun.
@@ -60,7 +61,7 @@ impl Family {
     /// A family of one: the request whose response it is is active.
     pub(crate) fn new(root: &Rc<Request>) -> Self {
         Self {
-            active: RefCell::new(Rc::downgrade(root)),
+            active: RefCell::new(Some(root.clone())),
             running: Cell::new(0),
             begun: Cell::new(0),
             waiting: RefCell::default(),
@@ -72,7 +73,7 @@ impl Family {
 
     /// Whether it is this request's turn.
     pub(crate) fn is_active(&self, r: &Request) -> bool {
-        std::ptr::eq(self.active.borrow().as_ptr(), r)
+        self.active.borrow().as_deref().is_some_and(|active| std::ptr::eq(active, r))
     }
 
     /// The status with which all of it must end, when a subrequest cannot be completed.
@@ -194,7 +195,7 @@ impl Family {
     /// Lets everything go on whose turn it is: what the active request kept, then its children, then what comes behind it.
     fn pass_on(&self) -> Result<(), SendError> {
         loop {
-            let Some(active) = self.active.borrow().upgrade() else { return Ok(()) };
+            let Some(active) = self.active.borrow().clone() else { return Ok(()) };
             let item = active.postponed.borrow_mut().items.pop_front();
             match item {
                 Some(Item::Data(kept, end)) => {
@@ -205,13 +206,13 @@ impl Family {
                 }
                 Some(Item::Child(child)) => {
                     self.begin(&child);
-                    *self.active.borrow_mut() = Rc::downgrade(&child);
+                    drop(self.active.replace(Some(child)));
                     // Its place is kept until it is over; it is found again as its parent.
                     self.changed.notify_waiters();
                 }
                 None => match &active.parent {
                     Some(parent) if active.done.get() && matches!(active.output, Output::Part) => {
-                        *self.active.borrow_mut() = Rc::downgrade(parent);
+                        drop(self.active.replace(Some(parent.clone())));
                     }
                     _ => return Ok(()),
                 },
@@ -225,6 +226,7 @@ impl Family {
             task.abort();
         }
         self.waiting.borrow_mut().clear();
+        self.active.take();
         root.postponed.take().clear();
     }
 }
