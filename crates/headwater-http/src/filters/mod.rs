@@ -10,6 +10,7 @@ pub mod gzip;
 pub mod not_modified;
 pub mod range;
 pub mod ssi;
+pub mod sub_filter;
 pub mod userid;
 
 use bytes::Bytes;
@@ -160,6 +161,7 @@ pub static FILTERS: &[Installer] = &[
     userid::install,
     gunzip::install,
     addition::install,
+    sub_filter::install,
     charset::install,
     ssi::install,
     gzip::install,

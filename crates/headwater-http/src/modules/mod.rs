@@ -23,6 +23,7 @@ pub mod mirror;
 mod names;
 pub mod open_files;
 pub mod proxy;
+pub mod random_index;
 pub mod realip;
 pub mod referer;
 pub mod rewrite;
@@ -97,11 +98,13 @@ pub static MODULES: &[&Module] = &[
     &crate::filters::addition::MODULE,
     &crate::filters::charset::MODULE,
     &crate::filters::ssi::MODULE,
+    &crate::filters::sub_filter::MODULE,
     &crate::filters::userid::MODULE,
     &crate::filters::gzip::MODULE,
     &crate::filters::gunzip::MODULE,
     &empty_gif::MODULE,
     &stub_status::MODULE,
+    &random_index::MODULE,
     &index::MODULE,
     &autoindex::MODULE,
     &gzip_static::MODULE,
