@@ -45,6 +45,11 @@ http {
         keepalive 64;
         keepalive_requests 1000000000;
     }
+    upstream fastcgi {
+        server 127.0.0.1:%(fastcgi)d;
+        keepalive 64;
+        keepalive_requests 1000000000;
+    }
     server {
         listen 127.0.0.1:%(port)d backlog=4096;
         location /keepalive { proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }
@@ -67,6 +72,21 @@ http {
         location /return { return 200 "hello world\\n"; }
         location /static/ { alias %(files)s/; }
         location /f/ { proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }
+        location /unbuffered/ { proxy_buffering off; proxy_pass http://origin/f/; proxy_http_version 1.1; proxy_set_header Connection ""; }
+        location /post { client_body_buffer_size 32k; proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }
+        location /fastcgi {
+            fastcgi_pass fastcgi;
+            fastcgi_keep_conn on;
+            fastcgi_param SCRIPT_FILENAME /index.php;
+            fastcgi_param REQUEST_METHOD $request_method;
+            fastcgi_param QUERY_STRING $query_string;
+            fastcgi_param REQUEST_URI $request_uri;
+            fastcgi_param REMOTE_ADDR $remote_addr;
+        }
+        location /ssi/ { ssi on; alias %(files)s/; }
+        location /part { proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }
+        location /auth { auth_request /part; proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }
+        location /mirror { mirror /part; proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }
         %(regexes)s
     }
 }
@@ -115,6 +135,13 @@ def headwater():
     """Path of the release binary, built now."""
     subprocess.run(["cargo", "build", "-q", "--release", "-p", "headwater"], cwd=ROOT, check=True)
     return str(target_dir() / "release" / "headwater")
+
+
+def fastcgi_origin():
+    """Path of the FastCGI server that answers, built now."""
+    command = ["cargo", "build", "-q", "--release", "-p", "headwater-testkit", "--bin", "fastcgi_origin"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return str(target_dir() / "release" / "fastcgi_origin")
 
 
 def free_port():
@@ -209,7 +236,12 @@ class Bench:
         return self
 
     def start(self):
-        self.origin_port = free_port()
+        self.origin_port, self.fastcgi_port = free_port(), free_port()
+        for name, number in {"four": 4, "fifty": 50}.items():
+            page = "<p>text before</p>\n".join(f'<!--#include virtual="/part?{n}" -->' for n in range(number))
+            (self.files / f"{name}.html").write_text(page)
+        fastcgi = [fastcgi_origin(), str(self.fastcgi_port)]
+        self.processes.append(Process("fastcgi", fastcgi, self.fastcgi_port, 1))
         self.spawn("origin", self.nginx, ORIGIN_CONF, self.origin_port, 1)
         self.servers = [
             self.spawn("nginx", self.nginx, CONF, free_port(), 0),
@@ -224,7 +256,7 @@ class Bench:
         regexes = "\n".join(f"location ~ ^/re{n}/[a-z]+\\.x$ {{ return 200 \"{n}\"; }}" for n in range(1, 21))
         values = {
             "port": port, "dir": home, "files": self.files, "regexes": regexes,
-            "origin": getattr(self, "origin_port", 0),
+            "origin": self.origin_port, "fastcgi": self.fastcgi_port,
         }
         (home / "nginx.conf").write_text(conf % values)
         command = [binary, "-p", str(home), "-c", str(home / "nginx.conf"), "-e", str(home / "error.log"),
