@@ -25,6 +25,7 @@ pub mod stream;
 pub mod syslog;
 pub mod tempfile;
 pub mod timer;
+pub mod tls;
 
 pub use addr::Addr;
 pub use clock::{

@@ -23,6 +23,7 @@ pub mod scgi;
 mod span;
 pub mod uri;
 pub mod uwsgi;
+pub mod x509;
 
 pub use headers::{HeaderList, HeaderRef, KnownHeader, Line, Span};
 pub use method::Method;

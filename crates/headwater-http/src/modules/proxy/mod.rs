@@ -29,13 +29,14 @@ use crate::upstream::settings::{Bind, HIDDEN_BY_PROXY, IgnoreHeaders, NextUpstre
 use cookie::{Cookies, Rules};
 use redirect::{Redirects, Rewrite};
 use request::RequestTemplate;
-use url::{Pass, Upstream};
+use url::{Pass, Scheme, Upstream};
 
 crate::upstream_family!("proxy_", "ngx_http_proxy_module", NextUpstream);
+crate::upstream_tls!("proxy_", "ngx_http_proxy_module");
 
 /// The module.
 pub static MODULE: Module = Module {
-    directives: &[FamilySettings::DIRECTIVES, ProxySettings::DIRECTIVES],
+    directives: &[FamilySettings::DIRECTIVES, TlsSettings::DIRECTIVES, ProxySettings::DIRECTIVES],
     variables: VARIABLES,
     build,
     ..Module::named("ngx_http_proxy_module")
@@ -137,10 +138,14 @@ fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
     let upstream = url::upstream(builder, &pass)?;
     let prefix = matches!(builder.decl.kind, LocationKind::Exact | LocationKind::Prefix(_));
     let location_name = if prefix { builder.decl.name.clone() } else { Box::default() };
+    let tls = match &upstream {
+        Upstream::Fixed { scheme: Scheme::Http, .. } => None,
+        _ => Some(TlsSettings::tls(builder)?),
+    };
     let redirects = proxy.redirect.resolve(&upstream, &location_name, &pass)?;
     let template = RequestTemplate::new(builder.cx, &proxy, &family, &pass)?;
     let location = Arc::new(ProxyLocation {
-        conf: UpstreamConf { pass_trailers: proxy.pass_trailers, ..family.conf(&HIDDEN_BY_PROXY) },
+        conf: UpstreamConf { pass_trailers: proxy.pass_trailers, tls, ..family.conf(&HIDDEN_BY_PROXY) },
         upstream,
         template,
         redirects,
@@ -170,9 +175,9 @@ impl Handler for ProxyHandler {
 
 async fn serve(location: &Arc<ProxyLocation>, r: &Request) -> Outcome<'static> {
     match &location.upstream {
-        Upstream::Fixed { group, .. } => {
+        Upstream::Fixed { group, scheme, .. } => {
             *r.upstream_url.borrow_mut() = None;
-            let conversation = Box::new(protocol::Http1::new(location.clone(), None));
+            let conversation = Box::new(protocol::Http1::new(location.clone(), *scheme, None));
             engine::run(r, &location.conf, group, location.owner, conversation).await
         }
         Upstream::Dynamic(value) => {
@@ -185,7 +190,7 @@ async fn serve(location: &Arc<ProxyLocation>, r: &Request) -> Outcome<'static> {
                 }
             };
             r.set_extension(ProxyHost { host: target.host.clone(), port: target.port.clone() });
-            let conversation = Box::new(protocol::Http1::new(location.clone(), Some(target.uri)));
+            let conversation = Box::new(protocol::Http1::new(location.clone(), target.scheme, Some(target.uri)));
             let group: Arc<Group> = target.group;
             engine::run(r, &location.conf, &group, location.owner, conversation).await
         }
