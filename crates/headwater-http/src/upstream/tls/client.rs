@@ -3,19 +3,18 @@
 //! Made by `parts` at load, asked by `connect` for each new connection. nginx's counterpart: the sessions that `ngx_http_upstream_round_robin.c` keeps with each
 //! peer, `ngx_ssl_connection_certificate`, and the cache of `ngx_event_openssl_cache.c`.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use headwater_conf::diagnostic::os_error;
 use rustc_hash::FxHashMap;
 use rustls::ClientConfig;
 use rustls::client::{Resumption, Tls12Resumption};
+use rustls::sign::SingleCertAndKey;
 
-use super::parts::{Named, source};
+use super::parts::shown;
 use super::values::{CacheLimits, Passwords};
-use super::{Shown, keys};
+use super::Shown;
 use crate::script::Complex;
 
 /// How many names' sessions are kept for one peer.
@@ -148,27 +147,10 @@ impl TlsConf {
 }
 
 impl Dynamic {
-    fn load(&self, shown: &Shown) -> Result<Arc<rustls::sign::SingleCertAndKey>, String> {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let chain = read(&self.prefix, &shown.certificate)
-            .map_err(|why| format!("cannot load certificate \"{}\": {why}", text(&shown.certificate)))?;
-        let key = read(&self.prefix, &shown.key)
-            .map_err(|why| format!("cannot load certificate key \"{}\": {why}", text(&shown.key)))?;
-        let certified = keys::certified_key(&chain, &key, &self.passwords.0).map_err(|why| {
-            let (certificate, key) = (text(&shown.certificate), text(&shown.key));
-            format!("cannot use certificate \"{certificate}\" with key \"{key}\": {why}")
-        })?;
+    fn load(&self, names: &Shown) -> Result<Arc<SingleCertAndKey>, String> {
+        let read = |path: &Path| std::fs::read(path);
+        let certified = shown(&self.prefix, &names.certificate, &names.key, &self.passwords.0, read)?;
         Ok(Arc::new(certified.into()))
-    }
-}
-
-fn read(prefix: &Path, name: &[u8]) -> Result<Vec<u8>, String> {
-    match source(prefix, name)? {
-        Named::Bytes(bytes) => Ok(bytes),
-        Named::Path(path) => {
-            let read: io::Result<Vec<u8>> = std::fs::read(&path);
-            read.map_err(|error| format!("fopen({}) failed {}", path.display(), os_error(&error)))
-        }
     }
 }
 

@@ -3,13 +3,17 @@
 //! Called at load by the families' modules, through the macro in `family`. nginx's counterpart: `ngx_http_proxy_set_ssl` and the functions of
 //! `ngx_event_openssl.c` that it calls.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use headwater_conf::diagnostic::os_error;
 use headwater_conf::{Cx, Diagnostic, Directive, Result};
 use rustls::client::Tls12Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, SupportedProtocolVersion};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 
@@ -70,7 +74,7 @@ impl Parts<'_> {
     /// # Errors
     /// nginx's messages where it has such.
     pub fn build(&self, builder: &mut LocationBuilder<'_, '_>) -> Result<TlsConf> {
-        let options = self.options(builder)?;
+        let options = self.options()?;
         let versions: Vec<&'static SupportedProtocolVersion> = [(2, ProtocolSet::TLS1_2), (3, ProtocolSet::TLS1_3)]
             .into_iter()
             .filter(|(number, flag)| {
@@ -84,14 +88,14 @@ impl Parts<'_> {
         };
         let mut config = ClientConfig::builder_with_provider(Arc::new(options.provider))
             .with_protocol_versions(&versions)
-            .map_err(|error| builder.error(format!("no usable TLS configuration: {error}")))?
+            .map_err(|error| Diagnostic::new(format!("no usable TLS configuration: {error}")))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         config.enable_sni = self.server_name;
         if let Some(path) = self.key_log.and_then(|file| file.path.as_ref()) {
             let log = KeyLogFile::open(path).map_err(|error| {
-                builder.error(format!("open() \"{}\" failed {}", path.display(), os_error(&error)))
+                Diagnostic::new(format!("open() \"{}\" failed {}", path.display(), os_error(&error)))
             })?;
             config.key_log = Arc::new(log);
         }
@@ -116,8 +120,7 @@ impl Parts<'_> {
         let Some(key) = self.certificate_key else {
             let name = certificate.directive.word(0).str().into_owned();
             let prefix = self.prefix;
-            return Err(builder
-                .error(format!("no \"{prefix}ssl_certificate_key\" is defined for certificate \"{name}\"")));
+            return Err(Diagnostic::new(format!("no \"{prefix}ssl_certificate_key\" is defined for certificate \"{name}\"")));
         };
         let (Some(text), Some(key_text)) = (certificate.value.as_text(), key.value.as_text()) else {
             return Ok(Some(Dynamic {
@@ -128,16 +131,11 @@ impl Parts<'_> {
                 limits: self.certificate_cache.0,
             }));
         };
-        let chain = load(builder.cx, text)
-            .map_err(|why| builder.error(format!("cannot load certificate \"{}\": {why}", lossy(text))))?;
-        let private = load(builder.cx, key_text).map_err(|why| {
-            builder.error(format!("cannot load certificate key \"{}\": {why}", lossy(key_text)))
-        })?;
-        let certified = keys::certified_key(&chain, &private, &self.passwords.0).map_err(|why| {
-            let (certificate, key) = (lossy(text), lossy(key_text));
-            builder.error(format!("cannot use certificate \"{certificate}\" with key \"{key}\": {why}"))
-        })?;
-        config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+        let certified = shown(&builder.cx.conf_prefix, text, key_text, &self.passwords.0, |path| {
+            builder.cx.source.read(path)
+        })
+        .map_err(Diagnostic::new)?;
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
         Ok(None)
     }
 
@@ -149,7 +147,7 @@ impl Parts<'_> {
         let Some((place, path)) =
             self.trusted_certificate.and_then(|file| file.path.as_ref().map(|path| (&file.directive, path)))
         else {
-            return Err(builder.error(format!("no {prefix}ssl_trusted_certificate for {prefix}ssl_verify")));
+            return Err(Diagnostic::new(format!("no {prefix}ssl_trusted_certificate for {prefix}ssl_verify")));
         };
         let certificates = keys::certificates(&read(builder.cx, place, path)?);
         let mut crls = Vec::new();
@@ -176,12 +174,12 @@ impl Parts<'_> {
     }
 
     /// Ciphers, groups and versions.
-    fn options(&self, builder: &mut LocationBuilder<'_, '_>) -> Result<Options> {
+    fn options(&self) -> Result<Options> {
         let text = lossy(self.ciphers);
         let mut tls12 = ciphers::tls12(&text);
         if tls12.is_empty() {
             let prefix = self.prefix;
-            return Err(builder.error(format!(
+            return Err(Diagnostic::new(format!(
                 "\"{prefix}ssl_ciphers\" \"{text}\" leaves no cipher that is supported: for TLSv1.2 these are ECDHE with AES-GCM or ChaCha20-Poly1305"
             )));
         }
@@ -244,34 +242,39 @@ impl Parts<'_> {
     }
 }
 
-/// The bytes of a certificate or key as it is named: a path, or `data:` and the bytes. The error is a text.
-fn load(cx: &Cx<'_>, name: &[u8]) -> std::result::Result<Vec<u8>, String> {
-    match source(&cx.conf_prefix, name)? {
-        Named::Bytes(bytes) => Ok(bytes),
-        Named::Path(path) => {
-            cx.source.read(&path).map_err(|error| format!("fopen({}) failed {}", path.display(), os_error(&error)))
+/// The certificate and key of these names, which are paths, or `data:` and what would be in the file. The error is a text.
+pub(super) fn shown(
+    prefix: &Path,
+    certificate: &[u8],
+    key: &[u8],
+    passwords: &[Vec<u8>],
+    read: impl Fn(&Path) -> io::Result<Vec<u8>>,
+) -> std::result::Result<CertifiedKey, String> {
+    let load = |what: &str, name: &[u8]| {
+        if let Some(bytes) = name.strip_prefix(b"data:") {
+            return Ok(("data:".to_owned(), bytes.to_vec()));
         }
-    }
-}
-
-/// What a certificate's or key's name stands for.
-pub(super) enum Named {
-    Bytes(Vec<u8>),
-    Path(PathBuf),
-}
-
-/// Looks at a certificate's or key's name. The error is a text.
-pub(super) fn source(prefix: &Path, name: &[u8]) -> std::result::Result<Named, String> {
-    if let Some(bytes) = name.strip_prefix(b"data:") {
-        return Ok(Named::Bytes(bytes.to_vec()));
-    }
-    for scheme in ["engine:", "store:"] {
-        if name.starts_with(scheme.as_bytes()) {
-            return Err(format!("loading \"{scheme}...\" certificates and keys is not supported"));
+        for scheme in ["engine:", "store:"] {
+            if name.starts_with(scheme.as_bytes()) {
+                return Err(format!(
+                    "cannot load {what} \"{}\": loading \"{scheme}...\" is not supported",
+                    lossy(name)
+                ));
+            }
         }
-    }
-    use std::os::unix::ffi::OsStrExt as _;
-    Ok(Named::Path(prefix.join(std::ffi::OsStr::from_bytes(name))))
+        let path = prefix.join(OsStr::from_bytes(name));
+        let shown = path.display().to_string();
+        match read(&path) {
+            Ok(bytes) => Ok((shown, bytes)),
+            Err(error) => {
+                Err(format!("cannot load {what} \"{shown}\": BIO_new_file() failed {}", os_error(&error)))
+            }
+        }
+    };
+    let (certificate, chain) = load("certificate", certificate)?;
+    let (key, private) = load("certificate key", key)?;
+    keys::certified_key(&chain, &private, passwords)
+        .map_err(|why| format!("cannot use certificate \"{certificate}\" with key \"{key}\": {why}"))
 }
 
 fn read(cx: &Cx<'_>, place: &Directive, path: &Path) -> Result<Vec<u8>> {

@@ -94,9 +94,14 @@ impl Trust {
         } else {
             self.verify_chain(end_entity, &certificate, intermediates, now, algorithms)?
         };
-        match is_for(&certificate, name, !names_are_limited) {
-            true => Ok(()),
-            false => Err(Refused::Name),
+        if is_for(&certificate, name, false) {
+            return Ok(());
+        }
+        match (is_for(&certificate, name, true), names_are_limited) {
+            (false, _) => Err(Refused::Name),
+            (true, false) => Ok(()),
+            // webpki has not held the common name against the limits.
+            (true, true) => Err(refused(47, "permitted subtree violation")),
         }
     }
 
@@ -140,10 +145,14 @@ impl Trust {
             .verify_for_usage(algorithms.all, &self.anchors, &others, now, usage, revocation, None)
             .map_err(|error| match error {
                 Error::UnknownIssuer => self.why_unknown(certificate, intermediates),
+                Error::CaUsedAsEndEntity if certificate.is_self_issued() => {
+                    self.why_unknown(certificate, intermediates)
+                }
                 error => reason(&error),
             })?;
         if path.intermediate_certificates().count() > self.depth {
-            return Err(refused(22, "certificate chain too long"));
+            // OpenSSL does not look further up than so many, and does not find the last one.
+            return Err(refused(20, "unable to get local issuer certificate"));
         }
         Ok(limits_names(&path))
     }
