@@ -295,3 +295,13 @@ impl AsFd for Stream {
         each!(&self.0, socket => socket.as_fd(), tls => tls.socket().as_fd())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_connections_are_no_larger_for_tls() {
+        assert!(size_of::<Stream>() <= size_of::<TcpStream>() + size_of::<usize>());
+    }
+}

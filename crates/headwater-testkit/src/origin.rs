@@ -22,8 +22,8 @@ use crate::certificates;
 use crate::response::{Framing, read_chunks};
 use crate::text::find;
 use params::Wire;
-use rustls::ServerConfig;
 use rules::{Act, Rules};
+use rustls::ServerConfig;
 use tls::TlsStream;
 
 /// One request that an origin saw.

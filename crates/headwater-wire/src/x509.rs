@@ -90,9 +90,7 @@ impl<'a> Certificate<'a> {
     }
 
     fn alternative_names(&self) -> Der<'a> {
-        self.extension(ALTERNATIVE_NAMES)
-            .and_then(|value| Der(value).content(SEQUENCE))
-            .unwrap_or(Der(&[]))
+        self.extension(ALTERNATIVE_NAMES).and_then(|value| Der(value).content(SEQUENCE)).unwrap_or(Der(&[]))
     }
 
     fn common_names(&self) -> impl Iterator<Item = &'a [u8]> {
@@ -247,7 +245,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Some(certificate) = Certificate::parse(&bytes) {
-                certificate.is_for_host(b"a", true);
+                let _ = certificate.is_for_host(b"a", true);
             }
             let item = Item { tag: 0x18, content: &bytes, whole: &bytes };
             let _ = item.time();

@@ -187,7 +187,9 @@ impl Stage {
         let port = self.port_of("OPENSSL");
         let mut command = Command::new("openssl");
         command.current_dir(&self.certificates).args(["s_server", "-www", "-accept", &port.to_string()]);
-        command.args(["-cert", &format!("{certificate}.pem"), "-key", &format!("{certificate}.key")]).args(args);
+        command
+            .args(["-cert", &format!("{certificate}.pem"), "-key", &format!("{certificate}.key")])
+            .args(args);
         Program::start(&mut command, port)
     }
 }
@@ -214,7 +216,12 @@ fn nginx_behind_tls_sees_names_versions_and_certificates() {
     stage.has("/wrong/about", &["502 Bad Gateway"]);
     stage.has("/only13/", &["502 Bad Gateway"]);
     let log = stage.server.read("error.log");
-    assert!(log.contains("upstream SSL certificate does not match \"wrong.test\" while SSL handshaking to upstream"), "{log}");
+    assert!(
+        log.contains(
+            "upstream SSL certificate does not match \"wrong.test\" while SSL handshaking to upstream"
+        ),
+        "{log}"
+    );
     assert!(log.contains("SSL_do_handshake() failed (SSL: "), "{log}");
 }
 
@@ -285,8 +292,7 @@ fn large_chunked_body_that_streams_is_stored_unchanged() {
         chunked.extend_from_slice(b"\r\n");
     }
     chunked.extend_from_slice(b"0\r\n\r\n");
-    let answer =
-        stage.ask("PUT /unbuffered/put/chunked HTTP/1.1\r\nTransfer-Encoding: chunked", &chunked);
+    let answer = stage.ask("PUT /unbuffered/put/chunked HTTP/1.1\r\nTransfer-Encoding: chunked", &chunked);
     assert!(answer.starts_with(b"HTTP/1.1 201"), "{}", String::from_utf8_lossy(&answer));
     assert!(fs::read(stage.back.dir().join("html/put/chunked")).unwrap() == sent);
 }
@@ -342,11 +348,27 @@ fn openssl_server_with_old_ciphers_only_is_refused_with_a_line_in_the_log() {
 }
 
 #[test]
+fn a_missing_certificate_that_is_noticed_late_fails_with_a_line_in_the_log() {
+    let mut stage = Stage::new();
+    let _openssl =
+        stage.openssl("server", &["-tls1_3", "-Verify", "2", "-verify_return_error", "-CAfile", "ca.pem"]);
+    stage.has("/server/", &["502 Bad Gateway"]);
+    let log = stage.server.read("error.log");
+    // In TLS 1.3 the handshake is over for the client before the server looks at its certificate.
+    let alert = log.contains("SSL_read() failed (SSL: received fatal alert: CertificateRequired)");
+    let reset = log.contains("recv() failed (104: Connection reset by peer)");
+    assert!(alert || reset, "{log}");
+}
+
+#[test]
 fn secrets_are_logged_where_that_is_asked_for() {
     let stage = Stage::new();
     stage.has("/logged/about", &["200 OK"]);
     let log = stage.server.read("keys.log");
-    assert!(log.contains("CLIENT_TRAFFIC_SECRET_0 ") && log.contains("SERVER_HANDSHAKE_TRAFFIC_SECRET "), "{log}");
+    assert!(
+        log.contains("CLIENT_TRAFFIC_SECRET_0 ") && log.contains("SERVER_HANDSHAKE_TRAFFIC_SECRET "),
+        "{log}"
+    );
     let mut words = log.lines().next().unwrap_or_default().split(' ').skip(1).map(str::len);
     assert_eq!(words.next(), Some(64));
 }
@@ -368,7 +390,11 @@ fn uwsgi_over_tls_answers() {
     stage.has("/uwsgi/wrong/c", &["502 Bad Gateway"]);
     let sent = bytes(300_000);
     let answer = stage.ask("POST /uwsgi/d HTTP/1.1\r\nContent-Length: 300000", &sent);
-    assert!(String::from_utf8_lossy(&answer).contains("/uwsgi/d 300000"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        String::from_utf8_lossy(&answer).contains("/uwsgi/d 300000"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
     let log = stage.server.read("error.log");
     assert!(log.contains("upstream: \"suwsgi://127.0.0.1:"), "{log}");
 }

@@ -275,7 +275,7 @@ impl Engine<'_> {
     async fn connect(
         &mut self,
         picked: &Picked,
-        secured: Option<&Identity>,
+        secured: Option<&Arc<Identity>>,
         attempt: Attempt,
     ) -> Result<Stream, End> {
         let conf = self.conf;

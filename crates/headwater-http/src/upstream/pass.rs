@@ -122,11 +122,11 @@ impl Route {
             }
             Upstream::Dynamic(value, address) => {
                 let value = value.value(r);
-                let group = address(&value)
-                    .map_err(|message| (500, message.to_owned()))
-                    .and_then(|(security, name)| {
+                let group = address(&value).map_err(|message| (500, message.to_owned())).and_then(
+                    |(security, name)| {
                         Ok((security, target::dynamic(r, &String::from_utf8_lossy(name), None)?))
-                    });
+                    },
+                );
                 match group {
                     Ok((security, group)) => {
                         engine::run(r, conf, &group, self.owner, protocol(security)).await

@@ -30,7 +30,7 @@ pub struct Link {
     /// Whether it comes from the pool, so that the back end may have closed it meanwhile.
     pub reused: bool,
     /// How it is secured; nothing for a plain one.
-    pub secured: Option<Identity>,
+    pub secured: Option<Arc<Identity>>,
     /// The worker whose reactor knows it.
     pub worker: usize,
 }
@@ -62,7 +62,7 @@ impl Pool {
         peer: &Arc<Peer>,
         worker: usize,
         owner: usize,
-        secured: Option<&Identity>,
+        secured: Option<&Arc<Identity>>,
     ) -> Option<Link> {
         loop {
             let idle = {

@@ -38,7 +38,8 @@ impl TlsOptions {
     pub fn config(&self, certificates: &Path) -> io::Result<Arc<ServerConfig>> {
         let name = self.0.first().ok_or_else(|| io::Error::other("a `tls` line names no certificate"))?;
         let chain = read_certificates(&certificates.join(format!("{name}.pem")))?;
-        let key = PrivateKeyDer::from_pem_file(certificates.join(format!("{name}.key"))).map_err(io::Error::other)?;
+        let key = PrivateKeyDer::from_pem_file(certificates.join(format!("{name}.key")))
+            .map_err(io::Error::other)?;
         let versions = match (self.has("1.2"), self.has("1.3")) {
             (true, false) => vec![&version::TLS12],
             (false, true) => vec![&version::TLS13],
@@ -60,7 +61,8 @@ impl TlsOptions {
             builder.with_no_client_auth()
         };
         // The certificate may be one that rustls itself would not accept.
-        let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).map_err(io::Error::other)?;
+        let key =
+            aws_lc_rs::default_provider().key_provider.load_private_key(key).map_err(io::Error::other)?;
         let certified = rustls::sign::CertifiedKey::new(chain, key);
         let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
         let mut config = builder.with_cert_resolver(resolver);

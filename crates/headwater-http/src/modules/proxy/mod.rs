@@ -190,7 +190,8 @@ async fn serve(location: &Arc<ProxyLocation>, r: &Request) -> Outcome<'static> {
                 }
             };
             r.set_extension(ProxyHost { host: target.host.clone(), port: target.port.clone() });
-            let conversation = Box::new(protocol::Http1::new(location.clone(), target.scheme, Some(target.uri)));
+            let conversation =
+                Box::new(protocol::Http1::new(location.clone(), target.scheme, Some(target.uri)));
             let group: Arc<Group> = target.group;
             engine::run(r, &location.conf, &group, location.owner, conversation).await
         }

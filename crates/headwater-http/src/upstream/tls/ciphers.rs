@@ -7,24 +7,36 @@ use rustls::{CipherSuite, NamedGroup, SupportedCipherSuite, SupportedProtocolVer
 
 /// The suites of TLS 1.2 with OpenSSL's name and the words that stand for them and others.
 const TLS12: [(CipherSuite, &str, &[&str]); 6] = [
-    (CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, "ECDHE-ECDSA-AES256-GCM-SHA384", &[
-        "aECDSA", "ECDSA", "AES", "AES256", "AESGCM", "SHA384",
-    ]),
-    (CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, "ECDHE-RSA-AES256-GCM-SHA384", &[
-        "aRSA", "AES", "AES256", "AESGCM", "SHA384",
-    ]),
-    (CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-ECDSA-CHACHA20-POLY1305", &[
-        "aECDSA", "ECDSA", "CHACHA20",
-    ]),
-    (CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-RSA-CHACHA20-POLY1305", &[
-        "aRSA", "CHACHA20",
-    ]),
-    (CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, "ECDHE-ECDSA-AES128-GCM-SHA256", &[
-        "aECDSA", "ECDSA", "AES", "AES128", "AESGCM", "SHA256",
-    ]),
-    (CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, "ECDHE-RSA-AES128-GCM-SHA256", &[
-        "aRSA", "AES", "AES128", "AESGCM", "SHA256",
-    ]),
+    (
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        &["aECDSA", "ECDSA", "AES", "AES256", "AESGCM", "SHA384"],
+    ),
+    (
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        &["aRSA", "AES", "AES256", "AESGCM", "SHA384"],
+    ),
+    (
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        &["aECDSA", "ECDSA", "CHACHA20"],
+    ),
+    (
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        "ECDHE-RSA-CHACHA20-POLY1305",
+        &["aRSA", "CHACHA20"],
+    ),
+    (
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        &["aECDSA", "ECDSA", "AES", "AES128", "AESGCM", "SHA256"],
+    ),
+    (
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        &["aRSA", "AES", "AES128", "AESGCM", "SHA256"],
+    ),
 ];
 
 /// Words that stand for all suites of TLS 1.2 that are there.
@@ -149,16 +161,31 @@ mod tests {
 
     #[test]
     fn usual_strings_leave_all_suites() {
-        for text in ["DEFAULT", "HIGH:!aNULL:!MD5", "ALL:!ADH:!LOW:!EXP:@STRENGTH", "DEFAULT@SECLEVEL=1", "EECDH+AESGCM:EECDH+CHACHA20"] {
+        for text in [
+            "DEFAULT",
+            "HIGH:!aNULL:!MD5",
+            "ALL:!ADH:!LOW:!EXP:@STRENGTH",
+            "DEFAULT@SECLEVEL=1",
+            "EECDH+AESGCM:EECDH+CHACHA20",
+        ] {
             assert_eq!(names(text).len(), 6, "{text}");
         }
     }
 
     #[test]
     fn words_choose_exclude_and_order() {
-        assert_eq!(names("ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-SHA"), ["ECDHE-RSA-AES128-GCM-SHA256"]);
-        assert_eq!(names("aRSA+CHACHA20:aRSA+AES256"), ["ECDHE-RSA-CHACHA20-POLY1305", "ECDHE-RSA-AES256-GCM-SHA384"]);
-        assert_eq!(names("aRSA:!AES256:+AES128"), ["ECDHE-RSA-CHACHA20-POLY1305", "ECDHE-RSA-AES128-GCM-SHA256"]);
+        assert_eq!(
+            names("ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-SHA"),
+            ["ECDHE-RSA-AES128-GCM-SHA256"]
+        );
+        assert_eq!(
+            names("aRSA+CHACHA20:aRSA+AES256"),
+            ["ECDHE-RSA-CHACHA20-POLY1305", "ECDHE-RSA-AES256-GCM-SHA384"]
+        );
+        assert_eq!(
+            names("aRSA:!AES256:+AES128"),
+            ["ECDHE-RSA-CHACHA20-POLY1305", "ECDHE-RSA-AES128-GCM-SHA256"]
+        );
         assert_eq!(names("!AES:ALL"), ["ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305"]);
         assert!(names("AES256-SHA:RC4:kRSA").is_empty());
     }

@@ -12,9 +12,9 @@ use rustls::ClientConfig;
 use rustls::client::{Resumption, Tls12Resumption};
 use rustls::sign::SingleCertAndKey;
 
+use super::Shown;
 use super::parts::shown;
 use super::values::{CacheLimits, Passwords};
-use super::Shown;
 use crate::script::Complex;
 
 /// How many names' sessions are kept for one peer.

@@ -153,7 +153,8 @@ mod tests {
     fn sections_have_labels_headers_and_content() {
         let text = b"x\n-----BEGIN A KEY-----\r\nProc-Type: 4,ENCRYPTED\nDEK-Info: X,01\n\nAQID\n-----END A KEY-----\n-----BEGIN B-----\nBA==\n-----END B-----\n-----BEGIN C-----\n*\n";
         let found = sections(text);
-        let shown: Vec<_> = found.iter().map(|one| (one.label.as_str(), one.headers.len(), one.der.as_slice())).collect();
+        let shown: Vec<_> =
+            found.iter().map(|one| (one.label.as_str(), one.headers.len(), one.der.as_slice())).collect();
         assert_eq!(shown, [("A KEY", 2, &[1, 2, 3][..]), ("B", 0, &[4][..])]);
     }
 

@@ -13,8 +13,10 @@ pub mod values;
 mod verify;
 
 use std::any::Any;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_io::addr::Addr;
 use headwater_io::stream::Stream;
@@ -82,7 +84,7 @@ impl PartialEq for Identity {
 
 impl Engine<'_> {
     /// How connections of this request are to be secured; nothing for plain ones.
-    pub(super) fn identity(&self) -> Option<Identity> {
+    pub(super) fn identity(&self) -> Option<Arc<Identity>> {
         if !self.protocol.is_secure() {
             return None;
         }
@@ -101,7 +103,7 @@ impl Engine<'_> {
             let key = || dynamic.key.value(self.r).into_owned();
             (!certificate.is_empty()).then(|| Shown { key: key(), certificate })
         });
-        Some(Identity { conf, name, shown })
+        Some(Arc::new(Identity { conf, name, shown }))
     }
 
     /// Does the handshake on a new connection.
@@ -133,8 +135,11 @@ impl Engine<'_> {
         };
         // The messages of a handshake are small and wait for each other.
         let _ = stream.set_nodelay(true);
-        let handshake = stream.handshake(config, name);
-        match with_timeout(&self.timer, self.conf.connect_timeout, handshake).await {
+        // Connecting and the handshake share their time.
+        let mut spent = 0;
+        self.note(|_, now| spent = now);
+        let limit = self.conf.connect_timeout.saturating_sub(Duration::from_millis(spent));
+        match with_timeout(&self.timer, limit, stream.handshake(config, name)).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => {
                 self.handshake_failed(&error, &shown);
@@ -144,6 +149,15 @@ impl Engine<'_> {
                 self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
                 failed(Failure::Timeout)
             }
+        }
+    }
+
+    /// Logs that a connection failed: the call's name as nginx gives it, or that TLS's rules were broken.
+    pub(super) fn log_broken(&self, tls_call: &str, call: &str, error: &io::Error) {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match inner {
+            Some(inner) => self.log(Level::Error, format_args!("{tls_call}() failed (SSL: {inner})")),
+            None => self.log(Level::Error, format_args!("{call}() failed {}", os_error(error))),
         }
     }
 
@@ -164,10 +178,7 @@ impl Engine<'_> {
                     );
                 }
                 Some(chain) => {
-                    self.log(
-                        Level::Error,
-                        format_args!("upstream SSL certificate verify error: {chain}"),
-                    );
+                    self.log(Level::Error, format_args!("upstream SSL certificate verify error: {chain}"));
                 }
                 None => self.log(Level::Error, format_args!("SSL_do_handshake() failed (SSL: {error})")),
             },

@@ -75,13 +75,14 @@ impl Parts<'_> {
     /// nginx's messages where it has such.
     pub fn build(&self, builder: &mut LocationBuilder<'_, '_>) -> Result<TlsConf> {
         let options = self.options()?;
-        let versions: Vec<&'static SupportedProtocolVersion> = [(2, ProtocolSet::TLS1_2), (3, ProtocolSet::TLS1_3)]
-            .into_iter()
-            .filter(|(number, flag)| {
-                self.protocols.0.has(*flag) && (options.oldest..=options.newest).contains(number)
-            })
-            .map(|(number, _)| ciphers::protocol(number))
-            .collect();
+        let versions: Vec<&'static SupportedProtocolVersion> =
+            [(2, ProtocolSet::TLS1_2), (3, ProtocolSet::TLS1_3)]
+                .into_iter()
+                .filter(|(number, flag)| {
+                    self.protocols.0.has(*flag) && (options.oldest..=options.newest).contains(number)
+                })
+                .map(|(number, _)| ciphers::protocol(number))
+                .collect();
         let verifier = Verifier {
             trust: self.trust(builder)?,
             algorithms: options.provider.signature_verification_algorithms,
@@ -120,7 +121,9 @@ impl Parts<'_> {
         let Some(key) = self.certificate_key else {
             let name = certificate.directive.word(0).str().into_owned();
             let prefix = self.prefix;
-            return Err(Diagnostic::new(format!("no \"{prefix}ssl_certificate_key\" is defined for certificate \"{name}\"")));
+            return Err(Diagnostic::new(format!(
+                "no \"{prefix}ssl_certificate_key\" is defined for certificate \"{name}\""
+            )));
         };
         let (Some(text), Some(key_text)) = (certificate.value.as_text(), key.value.as_text()) else {
             return Ok(Some(Dynamic {
@@ -147,7 +150,9 @@ impl Parts<'_> {
         let Some((place, path)) =
             self.trusted_certificate.and_then(|file| file.path.as_ref().map(|path| (&file.directive, path)))
         else {
-            return Err(Diagnostic::new(format!("no {prefix}ssl_trusted_certificate for {prefix}ssl_verify")));
+            return Err(Diagnostic::new(format!(
+                "no {prefix}ssl_trusted_certificate for {prefix}ssl_verify"
+            )));
         };
         let certificates = keys::certificates(&read(builder.cx, place, path)?);
         let mut crls = Vec::new();
@@ -224,8 +229,12 @@ impl Parts<'_> {
                             "-SessionTicket" => options.tickets = false,
                             "SessionTicket" => options.tickets = true,
                             // They hold whatever is said: old methods are not there.
-                            "NoRenegotiation" | "-Compression" | "-UnsafeLegacyRenegotiation"
-                            | "-UnsafeLegacyServerConnect" | "ExtendedMasterSecret" | "EncryptThenMac" => {}
+                            "NoRenegotiation"
+                            | "-Compression"
+                            | "-UnsafeLegacyRenegotiation"
+                            | "-UnsafeLegacyServerConnect"
+                            | "ExtendedMasterSecret"
+                            | "EncryptThenMac" => {}
                             other => wrong(other)?,
                         }
                     }

@@ -38,7 +38,8 @@ pub struct Protocols(pub ProtocolSet);
 impl Protocols {
     /// The default.
     pub const USUAL: Self = Self(ProtocolSet::TLS1_2.and(ProtocolSet::TLS1_3));
-    const OLD: [ProtocolSet; 4] = [ProtocolSet::SSL2, ProtocolSet::SSL3, ProtocolSet::TLS1, ProtocolSet::TLS1_1];
+    const OLD: [ProtocolSet; 4] =
+        [ProtocolSet::SSL2, ProtocolSet::SSL3, ProtocolSet::TLS1, ProtocolSet::TLS1_1];
 }
 
 impl Value for Protocols {

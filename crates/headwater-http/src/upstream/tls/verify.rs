@@ -129,8 +129,11 @@ impl Trust {
         now: UnixTime,
         algorithms: &WebPkiSupportedAlgorithms,
     ) -> Result<bool, Refused> {
-        let others: Vec<CertificateDer<'_>> =
-            intermediates.iter().chain(&self.certificates).map(|der| CertificateDer::from(der.as_ref())).collect();
+        let others: Vec<CertificateDer<'_>> = intermediates
+            .iter()
+            .chain(&self.certificates)
+            .map(|der| CertificateDer::from(der.as_ref()))
+            .collect();
         let parsed = EndEntityCert::try_from(end_entity).map_err(|error| reason(&error))?;
         let crls: Vec<&CertRevocationList<'_>> = self.crls.iter().collect();
         let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
@@ -179,7 +182,11 @@ impl Trust {
                 return refused(19, "self-signed certificate in certificate chain");
             }
         }
-        if from_file { refused(2, "unable to get issuer certificate") } else { unable_to_get_issuer(&last, first) }
+        if from_file {
+            refused(2, "unable to get issuer certificate")
+        } else {
+            unable_to_get_issuer(&last, first)
+        }
     }
 }
 
@@ -192,7 +199,8 @@ fn unable_to_get_issuer(last: &Certificate<'_>, first: &Certificate<'_>) -> Refu
 }
 
 fn limits_names(path: &VerifiedPath<'_>) -> bool {
-    let limited = |der: &[u8]| Certificate::parse(der).is_none_or(|certificate| certificate.has_name_constraints());
+    let limited =
+        |der: &[u8]| Certificate::parse(der).is_none_or(|certificate| certificate.has_name_constraints());
     path.anchor().name_constraints.is_some()
         || path.intermediate_certificates().any(|certificate| limited(&certificate.der()))
 }
@@ -271,9 +279,9 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         if let Some(trust) = &self.trust {
-            trust.verify(end_entity, intermediates, server_name, now, &self.algorithms).map_err(|refused| {
-                rustls::Error::from(CertificateError::Other(OtherError(Arc::new(refused))))
-            })?;
+            trust.verify(end_entity, intermediates, server_name, now, &self.algorithms).map_err(
+                |refused| rustls::Error::from(CertificateError::Other(OtherError(Arc::new(refused)))),
+            )?;
         }
         Ok(ServerCertVerified::assertion())
     }
