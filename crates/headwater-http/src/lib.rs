@@ -10,6 +10,9 @@ pub mod request;
 pub mod script;
 pub mod upstream;
 
+#[doc(hidden)]
+pub use headwater_conf; // for macros that other crates use
+
 /// The product's name as the `Server` header shows it.
 pub const SERVER: &str = "headwater";
 /// The product's version.

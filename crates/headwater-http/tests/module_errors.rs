@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use headwater_conf::MemorySource;
 use headwater_http::config::build::{LoadOptions, load};
 use headwater_http::flow::error_log::LogFiles;
+use headwater_http::modules::Modules;
 
 /// Loads directives of `http` and gives nginx's lines, warnings first.
 fn lines(directives: &str) -> Vec<String> {
@@ -14,6 +15,7 @@ fn lines(directives: &str) -> Vec<String> {
     let text = format!("events {{}}\nhttp {{ server {{ }}\n{directives}\n}}\n");
     let source = MemorySource::new().with("/conf/nginx.conf", text);
     let loaded = load(LoadOptions {
+        modules: &Modules::default(),
         file: PathBuf::from("/conf/nginx.conf"),
         prefix,
         globals: None,

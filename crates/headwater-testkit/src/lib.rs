@@ -8,6 +8,8 @@ pub mod case;
 pub mod certificates;
 pub mod client;
 pub mod compare;
+pub mod dns;
+pub mod example;
 pub mod load;
 pub mod normalize;
 pub mod oracle;

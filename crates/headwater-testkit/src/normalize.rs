@@ -231,7 +231,9 @@ fn log_line(line: &str) -> Option<String> {
         return Some(line.to_owned());
     }
     let (level, rest) = line.get(20..)?.split_once(' ')?;
-    if !["[error]", "[crit]", "[alert]", "[emerg]"].contains(&level) {
+    // Of warnings, which are not the same everywhere, those about back ends are.
+    let is_peer_warning = level == "[warn]" && rest.contains("upstream server temporarily disabled");
+    if !is_peer_warning && !["[error]", "[crit]", "[alert]", "[emerg]"].contains(&level) {
         return None;
     }
     let (_, mut message) = rest.split_once(": ")?;

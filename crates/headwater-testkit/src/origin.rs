@@ -69,6 +69,8 @@ trait Stream: Read + Write + Send {
     fn about(&self) -> String {
         String::new()
     }
+    /// Holds back what is written until the connection is closed, so that its end arrives with its last bytes.
+    fn cork(&self);
 }
 
 impl Stream for TcpStream {
@@ -78,6 +80,9 @@ impl Stream for TcpStream {
     fn arm_reset(&mut self) {
         let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));
     }
+    fn cork(&self) {
+        let _ = SockRef::from(self).set_tcp_cork(true);
+    }
 }
 
 impl Stream for UnixStream {
@@ -85,6 +90,7 @@ impl Stream for UnixStream {
         self.set_read_timeout(Some(time))
     }
     fn arm_reset(&mut self) {}
+    fn cork(&self) {}
 }
 
 impl Origin {
@@ -312,10 +318,14 @@ fn header_value(head: &[u8], name: &str) -> Option<String> {
 
 /// Carries out the acts; true when the connection stays open for another request.
 fn play<S: Stream>(acts: &[Act], stream: &mut S) -> io::Result<bool> {
-    for act in acts {
+    for (number, act) in acts.iter().enumerate() {
         match act {
             Act::NoBody | Act::Discard => {}
             Act::Send(bytes) => {
+                if number + 1 == acts.len() {
+                    // Otherwise it is a race whether the server under test hears of the end before its next request.
+                    stream.cork();
+                }
                 stream.write_all(bytes)?;
                 stream.flush()?;
             }

@@ -18,6 +18,7 @@ pub mod cli;
 mod identity;
 mod journal;
 mod master;
+pub mod module;
 mod order;
 mod reload;
 mod setup;
@@ -35,6 +36,7 @@ pub use headwater_http as http;
 pub use headwater_io as io;
 
 use crate::conf::{FileSource, Source};
+use crate::http::modules::Modules;
 use crate::setup::Setup;
 
 /// Does what the `headwater` program does with these arguments, the program's name left out.
@@ -78,7 +80,30 @@ impl Builder {
         let prefix = prefix.into();
         let file = prefix.join(file.into());
         let prefix = setup::absolute(prefix);
-        Self { setup: Setup { prefix, file, globals: None, error_log: None, source: Box::new(FileSource) } }
+        let setup = Setup {
+            prefix,
+            file,
+            globals: None,
+            error_log: None,
+            source: Box::new(FileSource),
+            modules: Modules::default(),
+        };
+        Self { setup }
+    }
+
+    /// A server that takes the program's command line, `-p`, `-c`, `-g` and `-e`.
+    ///
+    /// # Errors
+    /// nginx's message for what is no such option.
+    pub fn from_command_line(args: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
+        Ok(Self { setup: Setup::from_options(&cli::parse(args)?) })
+    }
+
+    /// Adds a module: its directives, variables, handlers. See [`module`].
+    #[must_use]
+    pub fn module(mut self, module: &'static module::Module) -> Self {
+        self.setup.modules.add(module);
+        self
     }
 
     /// Where configuration files come from; the file system unless this is called.

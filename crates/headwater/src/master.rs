@@ -111,6 +111,7 @@ impl Master {
         identity.prepare_dirs(&conf).inspect_err(|error| journal.emerg(format_args!("{error}"))).ok()?;
         journal.notice(format_args!("using the \"epoll\" event method"));
         let sockets = Sockets::default().open(&conf, worker_count(&conf), &journal).ok()?;
+        conf.activate();
         let pid_file = setup.path(&conf.main.settings.pid);
         Some(Master {
             setup,

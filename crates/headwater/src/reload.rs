@@ -49,6 +49,7 @@ impl Master {
             );
         }
         self.sockets = sockets;
+        conf.activate();
         self.conf = conf;
         self.identity = identity;
         self.log_files = log_files;

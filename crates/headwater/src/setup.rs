@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use headwater_conf::{FileSource, Source};
 use headwater_http::config::build::{LoadOptions, Loaded, load};
 use headwater_http::flow::error_log::LogFiles;
+use headwater_http::modules::Modules;
 
 use crate::cli::Options;
 
@@ -43,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) error_log: Option<PathBuf>,
     /// Where bytes come from.
     pub(crate) source: Box<dyn Source>,
+    /// The built-in modules and those of the program around.
+    pub(crate) modules: Modules,
 }
 
 impl Setup {
@@ -55,6 +58,7 @@ impl Setup {
             globals: options.globals.as_ref().map(|text| text.to_string_lossy().into_owned()),
             error_log: options.error_log.clone().map(PathBuf::from),
             source: Box::new(FileSource),
+            modules: Modules::default(),
         }
     }
 
@@ -66,6 +70,7 @@ impl Setup {
             globals: self.globals.clone(),
             error_log: self.error_log.clone(),
             source: &*self.source,
+            modules: &self.modules,
             log_files,
             number,
         })

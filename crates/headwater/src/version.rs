@@ -41,6 +41,7 @@ const STANDARD: &[&str] = &[
     "http_upstream_hash_module",
     "http_upstream_ip_hash_module",
     "http_upstream_least_conn_module",
+    "http_upstream_least_time_module",
     "http_upstream_random_module",
     "http_upstream_keepalive_module",
     "http_upstream_zone_module",

@@ -22,8 +22,8 @@ use super::{Conf, Listener};
 use crate::filters::HeaderFilter;
 use crate::flow::error_log::{ErrorLog, ErrorLogSettings, LogFiles};
 use crate::flow::phases::{Handler, LogHandler};
-use crate::modules::MODULES;
 use crate::modules::rewrite::Program;
+use crate::modules::{MODULES, Modules};
 use crate::script::{Complex, Variables};
 
 /// A virtual server.
@@ -174,13 +174,15 @@ pub struct LoadOptions<'a> {
     pub error_log: Option<PathBuf>,
     /// Where bytes come from.
     pub source: &'a dyn Source,
+    /// The modules.
+    pub modules: &'a Modules,
     /// Log files of the generation before, which stay open.
     pub log_files: LogFiles,
     /// The number of the generation.
     pub number: u64,
 }
 
-/// All directive records.
+/// The directive records of the built-in modules.
 #[must_use]
 pub fn registry() -> Registry {
     Registry::new(MODULES.iter().flat_map(|module| module.directives.iter().copied()))
@@ -189,23 +191,24 @@ pub fn registry() -> Registry {
 /// Reads and builds a configuration.
 #[must_use]
 pub fn load(options: LoadOptions<'_>) -> Loaded {
-    let registry = registry();
+    let modules = options.modules;
+    let registry = Registry::new(modules.iter().flat_map(|module| module.directives.iter().copied()));
     let conf_prefix = options.file.parent().map(Path::to_path_buf).unwrap_or_default();
     let mut cx = Cx::new(&registry, options.source, options.prefix.clone(), conf_prefix);
-    for module in MODULES {
+    for module in modules.iter() {
         cx.state::<Variables>().declare(module.variables);
     }
     *cx.state::<LogFiles>() = options.log_files;
     cx.state::<LogFiles>().set_default(options.error_log.as_deref(), &options.prefix);
     let outcome = cx
         .load(&options.file, options.globals.as_deref())
-        .and_then(|()| build(&mut cx, options.number))
+        .and_then(|()| build(&mut cx, modules, options.number))
         .map(Arc::new);
     let log_files = cx.take_state::<LogFiles>();
     Loaded { outcome, warnings: cx.warnings, files: cx.files, log_files }
 }
 
-fn build(cx: &mut Cx<'_>, number: u64) -> Result<Conf> {
+fn build(cx: &mut Cx<'_>, modules: &Modules, number: u64) -> Result<Conf> {
     let events = cx.take_state::<EventsSeen>();
     let Some(events) = events.scope else {
         return Err(Diagnostic::new("no \"events\" section in configuration"));
@@ -216,7 +219,7 @@ fn build(cx: &mut Cx<'_>, number: u64) -> Result<Conf> {
         prefix: cx.prefix.clone(),
         error_log: error_log(cx, Scopes::ROOT)?,
     };
-    for module in MODULES {
+    for module in modules.iter() {
         (module.init)(cx)?;
     }
     let decl = cx.take_state::<HttpDecl>();
@@ -227,12 +230,13 @@ fn build(cx: &mut Cx<'_>, number: u64) -> Result<Conf> {
     let mut locations: Vec<Location> = Vec::with_capacity(decl.locations.len());
     for (index, declared) in decl.locations.iter().enumerate() {
         let id = LocId(u32::try_from(index).unwrap_or(u32::MAX));
-        let location = build_location(cx, id, declared, &locations)?;
+        let location = build_location(cx, modules, id, declared, &locations)?;
         locations.push(location);
     }
     let servers = build_servers(cx, &decl, &mut locations)?;
     let listeners = build_listeners(cx, &decl)?;
-    for module in MODULES {
+    let names = crate::modules::upstream::named_groups(cx, decl.scope)?;
+    for module in modules.iter() {
         (module.finish)(cx)?;
     }
     let mut variables = cx.take_state::<Variables>();
@@ -251,6 +255,7 @@ fn build(cx: &mut Cx<'_>, number: u64) -> Result<Conf> {
         servers,
         locations,
         upstreams,
+        names,
         keeps_upstream_headers,
         variables,
     })
@@ -261,7 +266,13 @@ fn error_log(cx: &mut Cx<'_>, scope: headwater_conf::ScopeId) -> Result<Arc<Erro
     cx.state::<LogFiles>().error_log(&settings)
 }
 
-fn build_location(cx: &mut Cx<'_>, id: LocId, decl: &LocationDecl, built: &[Location]) -> Result<Location> {
+fn build_location(
+    cx: &mut Cx<'_>,
+    modules: &Modules,
+    id: LocId,
+    decl: &LocationDecl,
+    built: &[Location],
+) -> Result<Location> {
     let core = cx.scopes.resolve::<CoreSettings>(decl.scope);
     let own = cx.scopes.resolve::<OwnSettings>(decl.scope);
     let parent = decl.parent.and_then(|parent| built.get(parent.0 as usize));
@@ -296,7 +307,7 @@ fn build_location(cx: &mut Cx<'_>, id: LocId, decl: &LocationDecl, built: &[Loca
         settings: Vec::new(),
     };
     let mut builder = LocationBuilder { cx, decl, location, parent };
-    for module in MODULES {
+    for module in modules.iter() {
         (module.build)(&mut builder)?;
     }
     for filter in crate::filters::FILTERS {

@@ -3,6 +3,7 @@
 //! A header filter looks at the response head once and may put a body filter into the response's chain. Body filters are synchronous: they
 //! push chunks to the next one; only the output waits. An empty chain is bypassed.
 
+pub mod addition;
 pub mod charset;
 pub mod gunzip;
 pub mod gzip;
@@ -89,13 +90,16 @@ pub enum End {
 /// The rest of the chain, and behind it the output.
 pub struct Next<'c> {
     rest: &'c mut [(Order, Box<dyn BodyFilter>)],
+    /// Whether these are the filters of the client's whole response.
+    tail: bool,
 }
 
 impl Next<'_> {
     /// Passes a chunk on.
     pub fn push(&mut self, r: &Request, chunk: Chunk<'_>, end: End) -> Result<(), SendError> {
         match self.rest.split_first_mut() {
-            Some(((_, filter), rest)) => filter.push(r, chunk, end, &mut Next { rest }),
+            Some(((_, filter), rest)) => filter.push(r, chunk, end, &mut Next { rest, tail: self.tail }),
+            None if self.tail => r.output.write(r, chunk, end),
             None => r.output.push(r, chunk, end),
         }
     }
@@ -119,6 +123,8 @@ pub enum Order {
     Sub,
     Charset,
     Ssi,
+    /// Nobody's: here the bodies of a request and its subrequests become one. What is behind sees the client's whole response.
+    Postpone,
     Gzip,
     Trailers,
 }
@@ -152,6 +158,7 @@ pub static FILTERS: &[Installer] = &[
     crate::modules::headers::install,
     userid::install,
     gunzip::install,
+    addition::install,
     charset::install,
     gzip::install,
     range::install,
@@ -172,6 +179,13 @@ impl Request {
                 Filtered::Status(status) => return Err(SendError::Status(status)),
             }
         }
+        let tail = chain.partition_point(|(order, _)| *order <= Order::Postpone);
+        if tail < chain.len() {
+            let tail = chain.split_off(tail);
+            if self.is_main() {
+                *self.tail_filters.borrow_mut() = tail;
+            }
+        }
         *self.body_filters.borrow_mut() = chain;
         Ok(())
     }
@@ -182,9 +196,20 @@ impl Request {
         let outcome = if chain.is_empty() {
             self.output.push(self, chunk, end)
         } else {
-            Next { rest: &mut chain }.push(self, chunk, end)
+            Next { rest: &mut chain, tail: false }.push(self, chunk, end)
         };
         *self.body_filters.borrow_mut() = chain;
+        outcome
+    }
+
+    /// Pushes a chunk of the client's whole response, whose parts are in order by now.
+    pub(crate) fn push_tail(&self, chunk: Chunk<'_>, end: End) -> Result<(), SendError> {
+        if self.tail_filters.borrow().is_empty() {
+            return self.output.write(self, chunk, end);
+        }
+        let mut chain = std::mem::take(&mut *self.tail_filters.borrow_mut());
+        let outcome = Next { rest: &mut chain, tail: true }.push(self, chunk, end);
+        *self.tail_filters.borrow_mut() = chain;
         outcome
     }
 

@@ -389,6 +389,7 @@ async fn serve_request(
     exchange.keepalive.set(keep_alive && refused.is_none());
     let (server, captured) = find_server(&generation, connection, &exchange.head.host, default);
     let r = Request::main(exchange, server, method, uri, args);
+    let _family = EndFamily(&r);
     if let Some(pattern) = captured {
         pattern.matches(&r, &r.exchange.head.host.clone());
     }
@@ -400,7 +401,59 @@ async fn serve_request(
             special::Answer::Redirect(redirect) => super::phases::run_from_redirect(&r, redirect).await,
         },
     };
+    let finish = settle_family(&r, finish).await;
     end(connection, &r, finish, refused.is_some()).await
+}
+
+/// Ends the subrequests that are left when a request ends, or is dropped.
+struct EndFamily<'a>(&'a Rc<Request>);
+
+impl Drop for EndFamily<'_> {
+    fn drop(&mut self) {
+        if let Some(family) = self.0.family() {
+            family.abort(self.0);
+        }
+    }
+}
+
+/// Waits for the subrequests of a request that has said all it has to say.
+async fn settle_family(r: &Rc<Request>, finish: Finish) -> Finish {
+    let Some(family) = r.family() else { return finish };
+    if matches!(finish, Finish::Close(_)) {
+        return finish;
+    }
+    r.done.set(true);
+    let connection = r.connection();
+    let all = async {
+        loop {
+            if let Some(status) = family.failed() {
+                return Finish::Close(status);
+            }
+            let waits = connection.out.borrow().queued() > 0;
+            if family.is_over(r) && !waits {
+                return Finish::Done;
+            }
+            if waits && !connection.writing.get() {
+                let written = tokio::select! {
+                    () = family.changed.notified() => Ok(()),
+                    written = r.write_some(connection) => written,
+                };
+                if written.is_err() {
+                    return Finish::Close(499);
+                }
+            } else {
+                family.changed.notified().await;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        finish = all => finish,
+        () = connection.closed() => {
+            r.log(Level::Info, format_args!("client prematurely closed connection"));
+            Finish::Close(499)
+        }
+    }
 }
 
 fn find_server<'g>(

@@ -64,7 +64,7 @@ pub(super) fn write_http1(r: &Request, buffer: &mut Vec<u8>) -> Framing {
         buffer.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     if framing == Framing::UntilClose {
-        r.exchange.keepalive.set(false);
+        r.close_after();
     }
     if status == 101 {
         buffer.extend_from_slice(b"Connection: upgrade\r\n");

@@ -13,6 +13,7 @@ use headwater_wire::http1::chunked::encode_chunk_header;
 
 use super::error_log::Level;
 use crate::filters::{Chunk, End};
+use crate::request::subrequest::MemorySink;
 use crate::request::{Connection, Request};
 
 /// Why a response could not go on.
@@ -51,16 +52,24 @@ pub enum Framing {
 
 /// Where a response goes.
 pub enum Output {
-    /// To the client, as HTTP/1.
+    /// To the client, as HTTP/1; that of a subrequest as a part of the client's response.
     Client(Rc<Connection>),
+    /// Into memory.
+    Memory(Rc<MemorySink>),
+    /// Nowhere.
+    Discard,
 }
 
 impl Output {
     /// Takes the head.
     pub(super) fn header(&self, r: &Request) -> Result<(), SendError> {
-        let Output::Client(connection) = self;
+        let Output::Client(connection) = self else { return Ok(()) };
         if connection.broken.get() {
             return Err(SendError::Broken);
+        }
+        if !r.is_main() {
+            // Only the client's own request has a head that is sent.
+            return Ok(());
         }
         connection.response_started.set(true);
         if !r.loc().core.tcp_nodelay && connection.nodelay.replace(false) {
@@ -84,7 +93,21 @@ impl Output {
 
     /// Takes a chunk of the filtered body.
     pub(crate) fn push(&self, r: &Request, chunk: Chunk<'_>, end: End) -> Result<(), SendError> {
-        let Output::Client(connection) = self;
+        let chunk = if r.header_only.get() && !r.is_main() { Chunk::Empty } else { chunk };
+        if end == End::Last {
+            r.finished.set(true);
+        }
+        match (self, r.family()) {
+            (Output::Client(_), None) => r.push_tail(chunk, end),
+            (Output::Client(_), Some(family)) => family.push(r, chunk, end),
+            (Output::Memory(sink), _) => sink.push(r, &chunk),
+            (Output::Discard, _) => Ok(()),
+        }
+    }
+
+    /// Takes a chunk of the client's whole response, filtered.
+    pub(crate) fn write(&self, r: &Request, chunk: Chunk<'_>, end: End) -> Result<(), SendError> {
+        let Output::Client(connection) = self else { return Ok(()) };
         if connection.broken.get() {
             return Err(SendError::Broken);
         }
@@ -142,9 +165,6 @@ fn frame(r: &Request, connection: &Connection, chunk: Chunk<'_>, end: End) -> io
     }
     let sent = r.exchange.bytes_sent.get().saturating_add(length).saturating_add(overhead as u64);
     r.exchange.bytes_sent.set(sent);
-    if end == End::Last {
-        r.finished.set(true);
-    }
     Ok(())
 }
 
@@ -230,11 +250,17 @@ impl Request {
         }
     }
 
-    /// Bytes that wait to be written to the client.
+    /// Bytes that wait to be written to the client, or for their turn in its response.
     #[must_use]
     pub fn queued(&self) -> u64 {
-        let Output::Client(connection) = &self.output;
-        connection.out.borrow().queued()
+        let Output::Client(connection) = &self.output else { return 0 };
+        match self.family() {
+            None => connection.out.borrow().queued(),
+            Some(family) if family.is_active(self) => {
+                connection.out.borrow().queued().saturating_add(self.postponed.borrow().bytes())
+            }
+            Some(_) => self.postponed.borrow().bytes(),
+        }
     }
 
     /// Waits until everything pushed so far was written.
@@ -244,42 +270,62 @@ impl Request {
 
     /// Waits until at most this many bytes wait to be written.
     pub async fn drain_to(&self, limit: u64) -> Result<(), SendError> {
-        let Output::Client(connection) = &self.output;
-        if connection.broken.get() {
-            return Err(SendError::Broken);
-        }
-        while connection.out.borrow().queued() > limit {
-            let allowance = self.allowance().min(self.chunk_limit());
-            if allowance == 0 {
-                let rate = self.rate().max(1);
-                let over = self.over_limit();
-                headwater_io::timer::sleep(Duration::from_millis(over.saturating_mul(1000) / rate + 1)).await;
-                continue;
+        let Output::Client(connection) = &self.output else { return Ok(()) };
+        loop {
+            if connection.broken.get() {
+                return Err(SendError::Broken);
             }
-            let timeout = *self.loc().core.send_timeout;
-            let write = poll_fn(|cx| poll_write(connection, cx, allowance));
-            let written = headwater_io::timer::with_timeout(&connection.write_timer, timeout, write).await;
-            match written {
-                Ok(Ok(sent)) => {
-                    connection.sent.set(connection.sent.get().saturating_add(sent as u64));
-                    if sent >= self.chunk_limit() {
-                        // The client takes all it gets: the others have their turn first.
-                        tokio::task::yield_now().await;
+            if self.queued() <= limit {
+                return Ok(());
+            }
+            match self.family() {
+                None => self.root().write_some(connection).await?,
+                Some(family) if family.failed().is_some() => return Err(SendError::Broken),
+                Some(family) => {
+                    let mine = family.is_active(self) && self.postponed.borrow().is_empty();
+                    if mine && !connection.writing.get() {
+                        self.root().write_some(connection).await?;
+                    } else {
+                        family.changed.notified().await;
                     }
                 }
-                Ok(Err(error)) => {
-                    fail(self, connection, &error);
-                    return Err(SendError::Broken);
-                }
-                Err(_) => {
-                    connection.timed_out.set(true);
-                    connection.broken.set(true);
-                    self.log(Level::Info, format_args!("client timed out (110: Connection timed out)"));
-                    return Err(SendError::Broken);
-                }
             }
         }
-        Ok(())
+    }
+
+    /// Waits until the client took something of what waits. Only one task of a request does at a time.
+    pub(crate) async fn write_some(&self, connection: &Connection) -> Result<(), SendError> {
+        let _writing = Writing::start(self, connection);
+        let allowance = self.allowance().min(self.chunk_limit());
+        if allowance == 0 {
+            let rate = self.rate().max(1);
+            let over = self.over_limit();
+            headwater_io::timer::sleep(Duration::from_millis(over.saturating_mul(1000) / rate + 1)).await;
+            return Ok(());
+        }
+        let timeout = *self.loc().core.send_timeout;
+        let write = poll_fn(|cx| poll_write(connection, cx, allowance));
+        let written = headwater_io::timer::with_timeout(&connection.write_timer, timeout, write).await;
+        match written {
+            Ok(Ok(sent)) => {
+                connection.sent.set(connection.sent.get().saturating_add(sent as u64));
+                if sent >= self.chunk_limit() {
+                    // The client takes all it gets: the others have their turn first.
+                    tokio::task::yield_now().await;
+                }
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                fail(self, connection, &error);
+                Err(SendError::Broken)
+            }
+            Err(_) => {
+                connection.timed_out.set(true);
+                connection.broken.set(true);
+                self.log(Level::Info, format_args!("client timed out (110: Connection timed out)"));
+                Err(SendError::Broken)
+            }
+        }
     }
 
     /// How much one call may send (`sendfile_max_chunk`; 0: no limit).
@@ -312,6 +358,25 @@ impl Request {
         let elapsed = self.exchange.start.elapsed().as_secs().saturating_add(1);
         let allowed = rate.saturating_mul(elapsed).saturating_add(after);
         usize::try_from(allowed.saturating_sub(self.sent_so_far())).unwrap_or(usize::MAX)
+    }
+}
+
+/// Notes that a task waits for the client's socket, and tells the others when it stops to.
+struct Writing<'a>(&'a Request, &'a Connection);
+
+impl<'a> Writing<'a> {
+    fn start(r: &'a Request, connection: &'a Connection) -> Self {
+        connection.writing.set(true);
+        Self(r, connection)
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.1.writing.set(false);
+        if let Some(family) = self.0.family() {
+            family.changed.notify_waiters();
+        }
     }
 }
 

@@ -93,6 +93,12 @@ pub async fn run_from_redirect(r: &Request, redirect: Redirect) -> Finish {
     settle_all(r, Outcome::Redirect(redirect)).await
 }
 
+/// Runs a subrequest to the end of its response; one that is a clone goes on where its parent is.
+pub async fn run_child(r: &Request, clone: bool) -> Finish {
+    let outcome = if clone { content(r).await } else { enter_server(r).await };
+    settle_all(r, outcome).await
+}
+
 async fn settle_all<'a>(r: &'a Request, first: Outcome<'a>) -> Finish {
     let mut outcome = first;
     loop {

@@ -109,7 +109,7 @@ fn slash_redirect(r: &Request, location: LocId) -> Outcome<'static> {
 
 /// Whether the connection may live on is decided by the location (nginx: `ngx_http_update_location_config`).
 fn limit_keepalive(r: &Request) {
-    if !r.exchange.keepalive.get() {
+    if !r.is_main() || !r.exchange.keepalive.get() {
         return;
     }
     let connection = r.connection();

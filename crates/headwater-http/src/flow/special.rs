@@ -38,7 +38,7 @@ pub async fn answer(r: &Request, status: u16) -> Answer {
     }
     r.error_status.set(status);
     if must_close(status) {
-        r.exchange.keepalive.set(false);
+        r.close_after();
     }
     let core = r.loc().core.clone();
     if !r.error_page_used.get() || core.recursive_error_pages {

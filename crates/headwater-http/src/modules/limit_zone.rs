@@ -1,4 +1,4 @@
-//! Shared zones of `limit_req` and `limit_conn`: their declaration, and entries by key within a budget of bytes.
+//! Shared zones of `limit_req`, `limit_conn` and `sticky learn`, and the names of all zones: their declaration, and entries by key within a budget of bytes.
 //!
 //! A zone's state outlives the configuration that declared it as long as the next one declares it alike. nginx's counterpart:
 //! `ngx_shared_memory_add`, `ngx_slab.c`.
@@ -14,27 +14,27 @@ use crate::request::Request;
 use crate::script::Complex;
 
 /// The smallest zone: eight pages.
-const SMALLEST: usize = 8 * 4096;
+pub(crate) const SMALLEST: usize = 8 * 4096;
 
 /// One declared zone: what its entries are kept by, and the entries.
 #[derive(Debug)]
-pub(super) struct Zone<T> {
-    pub(super) name: Box<str>,
+pub(crate) struct Zone<T> {
+    pub(crate) name: Box<str>,
     key: Complex,
     key_text: Box<[u8]>,
     /// In thousandths of a request per second, for `limit_req`.
-    pub(super) rate: u64,
+    pub(crate) rate: u64,
     entries: Arc<Mutex<Entries<T>>>,
 }
 
 impl<T> Zone<T> {
     /// The entries, for this thread alone.
-    pub(super) fn entries(&self) -> MutexGuard<'_, Entries<T>> {
+    pub(crate) fn entries(&self) -> MutexGuard<'_, Entries<T>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The key of a request; `None` when it has none, or one that is too long, which is logged.
-    pub(super) fn key(&self, r: &Request, longest: usize) -> Option<Vec<u8>> {
+    pub(crate) fn key(&self, r: &Request, longest: usize) -> Option<Vec<u8>> {
         let key = self.key.value(r).into_owned();
         if key.len() > longest {
             let (text, key) = (String::from_utf8_lossy(&self.key_text), String::from_utf8_lossy(&key));
@@ -64,7 +64,7 @@ struct Kept {
 }
 
 /// Reads `key zone=name:size` and what else `other` knows, and declares the zone.
-pub(super) fn declare<T: Send + 'static>(
+pub(crate) fn declare<T: Send + 'static>(
     cx: &mut Cx<'_>,
     directive: &Directive,
     overhead: usize,
@@ -104,7 +104,27 @@ pub(super) fn declare<T: Send + 'static>(
     Ok(())
 }
 
-fn name_and_size(directive: &Directive, index: usize, text: &[u8]) -> Result<(String, usize)> {
+/// Declares the name of a zone that is none of `limit_req` or `limit_conn`; gives what declared it first in this configuration, if it is of the same kind.
+///
+/// # Errors
+/// When the name has another use.
+pub(crate) fn claim<T: Send + Sync + 'static>(
+    cx: &mut Cx<'_>,
+    directive: &Directive,
+    name: &str,
+    value: T,
+) -> Result<std::result::Result<Arc<T>, Arc<T>>> {
+    if let Some(known) = cx.state::<Declared>().0.get(name) {
+        let message = || format!("the shared memory zone \"{name}\" is already declared for a different use");
+        return known.clone().downcast::<T>().map(Err).map_err(|_| directive.error(message()));
+    }
+    let value = Arc::new(value);
+    cx.state::<Declared>().0.insert(name.into(), value.clone());
+    Ok(Ok(value))
+}
+
+/// Reads `name:size`.
+pub(crate) fn name_and_size(directive: &Directive, index: usize, text: &[u8]) -> Result<(String, usize)> {
     let shown = directive.word(index).str();
     let invalid = || directive.error_at(index, format!("invalid zone size \"{shown}\""));
     let colon = text.iter().position(|byte| *byte == b':').ok_or_else(invalid)?;
@@ -117,7 +137,12 @@ fn name_and_size(directive: &Directive, index: usize, text: &[u8]) -> Result<(St
 }
 
 /// The entries of the zone as the configuration before declared it, or none yet.
-fn keep<T: Send + 'static>(name: &str, key: &[u8], size: usize, overhead: usize) -> Arc<Mutex<Entries<T>>> {
+pub(crate) fn keep<T: Send + 'static>(
+    name: &str,
+    key: &[u8],
+    size: usize,
+    overhead: usize,
+) -> Arc<Mutex<Entries<T>>> {
     let kind = TypeId::of::<T>();
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     kept.retain(|zone| zone.entries.strong_count() > 0);
@@ -134,7 +159,7 @@ fn keep<T: Send + 'static>(name: &str, key: &[u8], size: usize, overhead: usize)
 }
 
 /// A zone by its name, once all files are read.
-pub(super) fn find<T: Send + 'static>(cx: &mut Cx<'_>, name: &str) -> Result<Arc<Zone<T>>> {
+pub(crate) fn find<T: Send + 'static>(cx: &mut Cx<'_>, name: &str) -> Result<Arc<Zone<T>>> {
     let Some(zone) = cx.state::<Declared>().0.get(name).cloned() else {
         return Err(Diagnostic::new(format!("zero size shared memory zone \"{name}\"")));
     };
@@ -145,7 +170,7 @@ pub(super) fn find<T: Send + 'static>(cx: &mut Cx<'_>, name: &str) -> Result<Arc
 
 /// Entries by key, the least recently used first to go.
 #[derive(Debug)]
-pub(super) struct Entries<T> {
+pub struct Entries<T> {
     by_key: HashMap<Arc<[u8]>, (u64, T)>,
     by_use: BTreeMap<u64, Arc<[u8]>>,
     clock: u64,
@@ -156,7 +181,7 @@ pub(super) struct Entries<T> {
 
 impl<T> Entries<T> {
     /// Room for as many entries of this overhead as nginx's slabs would take.
-    fn new(size: usize, overhead: usize) -> Self {
+    pub(crate) fn new(size: usize, overhead: usize) -> Self {
         // A page needs a descriptor too, and the pool's head takes a page.
         let left = (size / 4128).saturating_sub(1).saturating_mul(4096);
         Self { by_key: HashMap::new(), by_use: BTreeMap::new(), clock: 0, left, overhead }
@@ -168,7 +193,7 @@ impl<T> Entries<T> {
     }
 
     /// An entry, which becomes the most recently used.
-    pub(super) fn touch(&mut self, key: &[u8]) -> Option<&mut T> {
+    pub(crate) fn touch(&mut self, key: &[u8]) -> Option<&mut T> {
         let (stamp, _) = self.by_key.get(key)?;
         let shared = self.by_use.remove(stamp)?;
         self.clock = self.clock.saturating_add(1);
@@ -179,18 +204,18 @@ impl<T> Entries<T> {
     }
 
     /// An entry as it is.
-    pub(super) fn get_mut(&mut self, key: &[u8]) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, key: &[u8]) -> Option<&mut T> {
         self.by_key.get_mut(key).map(|(_, value)| value)
     }
 
     /// The least recently used entry.
-    pub(super) fn oldest(&self) -> Option<&T> {
+    pub(crate) fn oldest(&self) -> Option<&T> {
         let (_, key) = self.by_use.first_key_value()?;
         self.by_key.get(key).map(|(_, value)| value)
     }
 
     /// Drops the least recently used entry.
-    pub(super) fn drop_oldest(&mut self) {
+    pub(crate) fn drop_oldest(&mut self) {
         if let Some((_, key)) = self.by_use.first_key_value() {
             let key = key.clone();
             self.remove(&key);
@@ -198,7 +223,7 @@ impl<T> Entries<T> {
     }
 
     /// Drops an entry.
-    pub(super) fn remove(&mut self, key: &[u8]) {
+    pub(crate) fn remove(&mut self, key: &[u8]) {
         if let Some((stamp, _)) = self.by_key.remove(key) {
             self.by_use.remove(&stamp);
             self.left = self.left.saturating_add(self.cost(key));
@@ -206,7 +231,7 @@ impl<T> Entries<T> {
     }
 
     /// Adds an entry; `false` when there is no room.
-    pub(super) fn insert(&mut self, key: &[u8], value: T) -> bool {
+    pub(crate) fn insert(&mut self, key: &[u8], value: T) -> bool {
         let Some(left) = self.left.checked_sub(self.cost(key)) else { return false };
         self.left = left;
         self.clock = self.clock.saturating_add(1);

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod auth_basic;
+pub mod auth_request;
 pub mod autoindex;
 mod cgi;
 pub mod cidr;
@@ -14,10 +15,11 @@ pub mod headers;
 pub mod index;
 pub mod limit_conn;
 pub mod limit_req;
-mod limit_zone;
+pub(crate) mod limit_zone;
 pub mod log;
 pub mod map;
 pub mod memcached;
+pub mod mirror;
 mod names;
 pub mod open_files;
 pub mod proxy;
@@ -84,12 +86,15 @@ pub static MODULES: &[&Module] = &[
     &limit_conn::MODULE,
     &access::MODULE,
     &auth_basic::MODULE,
+    &auth_request::MODULE,
+    &mirror::MODULE,
     &headers::MODULE,
     &proxy::MODULE,
     &fastcgi::MODULE,
     &scgi::MODULE,
     &uwsgi::MODULE,
     &memcached::MODULE,
+    &crate::filters::addition::MODULE,
     &crate::filters::charset::MODULE,
     &crate::filters::userid::MODULE,
     &crate::filters::gzip::MODULE,
@@ -103,9 +108,32 @@ pub static MODULES: &[&Module] = &[
     &log::MODULE,
 ];
 
-/// The names of all modules.
+/// The modules of one server: the built-in ones, and those of the program that embeds it.
+#[derive(Clone, Default)]
+pub struct Modules {
+    own: Vec<&'static Module>,
+}
+
+impl Modules {
+    /// Adds a module behind those added before.
+    pub fn add(&mut self, module: &'static Module) {
+        self.own.push(module);
+    }
+
+    /// All modules in the order in which handlers of one phase run. Added ones come before those that serve files, which would leave nothing
+    /// to the content handlers behind them.
+    pub fn iter(&self) -> impl Iterator<Item = &'static Module> + '_ {
+        let files = MODULES.iter().position(|module| std::ptr::eq(*module, &index::MODULE));
+        let (front, back) = MODULES.split_at(files.unwrap_or(MODULES.len()));
+        front.iter().chain(&self.own).chain(back).copied()
+    }
+}
+
+/// The names of the built-in modules.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    MODULES.iter().map(|module| module.name)
+    // Some modules of nginx are parts of one module here, and are known by their directives.
+    let of_directives = MODULES.iter().flat_map(|module| module.directives.iter().copied().flatten());
+    MODULES.iter().map(|module| module.name).chain(of_directives.map(|directive| directive.module))
 }
 
 /// Writes out what log buffers hold; called when a worker ends.

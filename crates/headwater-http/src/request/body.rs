@@ -218,7 +218,7 @@ impl Request {
             Ok(used) => connection.consume(used),
             Err(message) => {
                 self.log(Level::Error, format_args!("{message}"));
-                self.exchange.keepalive.set(false);
+                self.close_after();
                 return Err(BodyError::Status(400));
             }
         }
@@ -267,6 +267,10 @@ impl Request {
     /// Reads the whole body into memory or, past `client_body_buffer_size`, a temp file. Does nothing when it was read before.
     pub async fn read_body(&self) -> Result<(), BodyError> {
         let body = &self.exchange.body;
+        if !self.is_main() {
+            // It is the client's: what was read of it is there for subrequests, too.
+            return Ok(());
+        }
         if body.is_complete() && (body.started.get() || body.declared() == Some(0)) {
             return Ok(());
         }
@@ -329,7 +333,7 @@ impl Request {
     /// Decodes what came with the head; a body that is complete by that is stored like a buffered one.
     pub fn preread_body(&self) -> Result<(), BodyError> {
         let body = &self.exchange.body;
-        if body.started.get() || body.is_complete() {
+        if !self.is_main() || body.started.get() || body.is_complete() {
             return Ok(());
         }
         body.started.set(true);

@@ -75,6 +75,8 @@ pub struct Connection {
     pub keepalive_timeout: Cell<Option<Duration>>,
     /// Whether small packets leave at once (`tcp_nodelay`).
     pub nodelay: Cell<bool>,
+    /// Whether a task waits for the socket to take more: one at a time does, the others wait for it.
+    pub writing: Cell<bool>,
     /// Whether small packets are held back for the present response (`tcp_nopush`).
     pub corked: Cell<bool>,
     local: OnceCell<Addr>,
@@ -112,6 +114,7 @@ impl Connection {
             came_early: Cell::new(false),
             keepalive_timeout: Cell::new(None),
             nodelay: Cell::new(true),
+            writing: Cell::new(false),
             corked: Cell::new(false),
             local: OnceCell::new(),
         })

@@ -8,6 +8,7 @@ pub mod body;
 pub mod connection;
 pub mod exchange;
 pub mod headers_out;
+pub mod subrequest;
 pub mod upstream_state;
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -16,6 +17,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use headwater_io::addr::Addr;
 use headwater_wire::method::Method;
+use tokio::sync::Notify;
 
 pub use connection::Connection;
 pub use exchange::Exchange;
@@ -25,6 +27,7 @@ use crate::config::{LocId, Location, Server, ServerId};
 use crate::filters::BodyChain;
 use crate::flow::error_log::Level;
 use crate::flow::output::{Framing, Output};
+use crate::flow::postpone::Postponed;
 use crate::script::Pattern;
 use crate::script::pattern::Groups;
 use crate::upstream::settings::UpstreamOverrides;
@@ -110,6 +113,20 @@ pub struct Request {
     pub upstream_url: RefCell<Option<Bytes>>,
     /// What the error log says the request was doing.
     pub action: Cell<&'static str>,
+    /// Whether the client's request body, as far as it was read, goes to back ends.
+    pub passes_body: Cell<bool>,
+    /// How many levels of subrequests there may be below this one.
+    pub nesting_left: Cell<u8>,
+    /// Whether all of the response was handed to the output and everything was said that is to be said.
+    pub done: Cell<bool>,
+    /// A subrequest may begin; told once.
+    pub(crate) may_begin: Notify,
+    /// Whether it was told so.
+    pub(crate) begun: Cell<bool>,
+    /// What waits for its turn in the client's response.
+    pub(crate) postponed: RefCell<Postponed>,
+    /// The body filters that see the whole response of the client, subrequests included.
+    pub(crate) tail_filters: RefCell<BodyChain>,
     /// This request, for code that must hand out an owner.
     pub(crate) me: OnceCell<std::rc::Weak<Request>>,
 }
@@ -127,6 +144,24 @@ impl Request {
         let location = exchange.generation.server(server).root;
         let output = Output::Client(exchange.connection.clone());
         Self::build(exchange, None, server, location, method, uri, args, output)
+    }
+
+    /// A subrequest, before its location is found.
+    pub(crate) fn child(
+        parent: &Rc<Request>,
+        method: Method,
+        uri: Bytes,
+        args: Bytes,
+        output: Output,
+    ) -> Rc<Self> {
+        let (exchange, server) = (parent.exchange.clone(), parent.server.get());
+        let root = exchange.generation.server(server).root;
+        let child = Self::build(exchange, Some(parent.clone()), server, root, method, uri, args, output);
+        child.internal.set(true);
+        child.valid_unparsed_uri.set(false);
+        child.nesting_left.set(parent.nesting_left.get().saturating_sub(1));
+        child.need_in_memory.set(parent.root().need_in_memory.get());
+        child
     }
 
     #[allow(clippy::too_many_arguments, reason = "the one place where a request is put together")]
@@ -174,6 +209,13 @@ impl Request {
             truncated: Cell::new(false),
             upstream_url: RefCell::default(),
             action: Cell::new(""),
+            passes_body: Cell::new(true),
+            nesting_left: Cell::new(subrequest::MAX_NESTING),
+            done: Cell::new(false),
+            may_begin: Notify::const_new(),
+            begun: Cell::new(false),
+            postponed: RefCell::default(),
+            tail_filters: RefCell::default(),
             me: OnceCell::new(),
         });
         let _ = request.me.set(Rc::downgrade(&request));
@@ -224,6 +266,28 @@ impl Request {
             at = parent;
         }
         at
+    }
+
+    /// The client's body as far as it was read and this request may pass it on.
+    #[must_use]
+    pub fn stored_body(&self) -> body::Stored {
+        match self.passes_body.get() {
+            true => self.exchange.body.stored.borrow().clone(),
+            false => body::Stored::None,
+        }
+    }
+
+    /// Has the connection closed after the response; a subrequest has no say in that.
+    pub fn close_after(&self) {
+        if self.is_main() {
+            self.exchange.keepalive.set(false);
+        }
+    }
+
+    /// Whether a filter looks at the bytes of the body: its own, or one that sees the client's whole response.
+    #[must_use]
+    pub fn has_body_filters(&self) -> bool {
+        !self.body_filters.borrow().is_empty() || !self.root().tail_filters.borrow().is_empty()
     }
 
     /// A request header's first value.

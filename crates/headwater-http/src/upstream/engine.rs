@@ -3,7 +3,7 @@
 //! choose peer → connect or reuse → send → read head → relay body → finish, with one timer per stage; a failed attempt goes to `retry`. Called by
 //! content handlers. nginx's counterpart: `ngx_http_upstream.c` up to `ngx_http_upstream_send_response`.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use headwater_io::connect::ConnectOptions;
 use headwater_io::stream::Stream;
 use headwater_io::timer::{Timer, with_timeout};
 
-use super::peers::{Group, Peer, Picked, Tried};
+use super::peers::{Group, Peer, Picked, Report, Tried};
 use super::pool::Link;
 use super::protocol::{Protocol, ResponseHead, log};
 use super::relay::{Spool, Step};
@@ -55,8 +55,9 @@ pub(super) struct Engine<'a> {
     owner: usize,
     start: Instant,
     attempt_ms: u64,
-    /// The peer of a tunnel, which counts as long as that lasts.
-    tunnel_peer: Option<Picked>,
+    pub(super) tried: Tried,
+    /// The peer of the present attempt, which counts until the back end is done.
+    pub(super) picked: Option<Picked>,
     /// Whether `finalize_request` was called.
     finalized: bool,
 }
@@ -89,7 +90,7 @@ pub async fn run(
     owner: usize,
     mut protocol: Box<dyn Protocol>,
 ) -> Outcome<'static> {
-    let buffered = conf.request_buffering || (protocol.needs_length() && r.exchange.body.is_chunked());
+    let buffered = is_buffered(r, conf, &*protocol);
     let streams_body = match prepare_body(r, conf, buffered).await {
         Ok(streams) => streams,
         Err(outcome) => return outcome,
@@ -117,7 +118,8 @@ pub async fn run(
         owner,
         start: headwater_io::clock::now(),
         attempt_ms: 0,
-        tunnel_peer: None,
+        tried: group.start(r),
+        picked: None,
     };
     let end = engine.attempts_while_client_waits().await;
     engine.note_end();
@@ -126,6 +128,7 @@ pub async fn run(
         End::Failed(failure, _) => Outcome::Status(failure.status()),
         End::Upgraded(link, early) => tunnel::run(r, conf, *link, early).await,
     };
+    engine.peer_is_done(false);
     let status = r.headers_out.borrow().status();
     engine.finalize(status);
     r.action.set("");
@@ -133,17 +136,50 @@ pub async fn run(
     outcome
 }
 
+/// Whether the client's body is read before back ends are looked at.
+pub(super) fn is_buffered(r: &Request, conf: &UpstreamConf, protocol: &dyn Protocol) -> bool {
+    conf.request_buffering || (protocol.needs_length() && r.exchange.body.is_chunked())
+}
+
 /// Reads the request body, or as much of it as came with the head when it is sent on as it comes; gives whether there is more to
 /// send on.
-async fn prepare_body(r: &Request, conf: &UpstreamConf, buffered: bool) -> Result<bool, Outcome<'static>> {
+pub(super) async fn prepare_body(
+    r: &Request,
+    conf: &UpstreamConf,
+    buffered: bool,
+) -> Result<bool, Outcome<'static>> {
     if !conf.pass_request_body {
         return Ok(false);
     }
     let read = if buffered { r.read_body().await } else { r.preread_body() };
     match read {
-        Ok(()) => Ok(!buffered && !r.exchange.body.is_complete()),
+        Ok(()) => Ok(r.is_main() && !buffered && !r.exchange.body.is_complete()),
         Err(BodyError::Status(status)) => Err(Outcome::Status(status)),
         Err(BodyError::Gone(status)) => Err(Outcome::Close(status)),
+    }
+}
+
+/// Runs something for the client; `None` when that leaves before, unless its leaving is not to matter.
+pub(super) async fn while_client_waits<F: Future>(
+    r: &Request,
+    conf: &UpstreamConf,
+    streams_body: bool,
+    work: F,
+) -> Option<F::Output> {
+    if conf.ignore_client_abort || !r.is_main() {
+        return Some(work.await);
+    }
+    let connection = r.connection().clone();
+    let mut closed = pin!(connection.closed());
+    // While the body is sent on as it comes, reading the connection is the body's business.
+    let closed = poll_fn(|cx| match streams_body && !r.exchange.body.is_complete() {
+        true => Poll::Pending,
+        false => closed.as_mut().poll(cx),
+    });
+    tokio::select! {
+        biased;
+        output = work => Some(output),
+        () = closed => None,
     }
 }
 
@@ -154,90 +190,96 @@ impl Engine<'_> {
         }
     }
 
-    /// Tries peers; a client that leaves ends that, unless its leaving is not to matter or its body is still coming.
+    /// Tries peers while the client waits.
     async fn attempts_while_client_waits(&mut self) -> End {
-        let r = self.r;
-        if self.conf.ignore_client_abort || !r.is_main() {
-            return self.attempts().await;
-        }
-        let connection = r.connection().clone();
-        let streams_body = self.streams_body;
-        let mut closed = pin!(connection.closed());
-        // While the body is sent on as it comes, reading the connection is the body's business.
-        let closed = poll_fn(|cx| match streams_body && !r.exchange.body.is_complete() {
-            true => Poll::Pending,
-            false => closed.as_mut().poll(cx),
-        });
-        let end = tokio::select! {
-            biased;
-            end = self.attempts() => Some(end),
-            () = closed => None,
-        };
-        if let Some(end) = end {
+        let (r, conf, streams_body) = (self.r, self.conf, self.streams_body);
+        if let Some(end) = while_client_waits(r, conf, streams_body, self.attempts()).await {
             return end;
         }
         let already = if r.header_sent.get() { "" } else { ", so upstream connection is closed too" };
         self.log(Level::Info, format_args!("client prematurely closed connection{already}"));
         self.protocol.abort_request(r);
+        self.peer_is_done(false);
         End::Outcome(Outcome::Close(499))
     }
 
     /// Tries peers until one answers or there is no reason to go on.
     async fn attempts(&mut self) -> End {
-        let mut tried = self.group.start(self.r);
         if self.conf.next_upstream_tries > 0 {
-            tried.left = tried.left.min(self.conf.next_upstream_tries);
+            self.tried.left = self.tried.left.min(self.conf.next_upstream_tries);
         }
         loop {
-            let Some(picked) = self.group.pick(&mut tried) else {
+            let Some(picked) = self.group.pick(&mut self.tried) else {
                 self.push_state(&self.group.name.clone());
                 self.set_status(502);
                 self.log(Level::Error, format_args!("no live upstreams"));
                 return End::Outcome(Outcome::Status(502));
             };
             self.push_state(&picked.peer.name);
-            let end = self.attempt(&picked).await;
+            self.picked = Some(picked);
+            let end = self.attempt().await;
             match end {
                 End::Failed(failure, attempt) => {
                     self.note_end();
-                    self.group.note(&picked, &mut tried, failure.blames_peer());
-                    drop(picked);
+                    self.peer_is_done(failure.blames_peer());
                     self.set_status(failure.status());
-                    if !self.again(&mut tried, attempt, failure) {
+                    if !self.again(attempt, failure) {
                         return End::Failed(failure, attempt);
                     }
                     self.protocol.reinit_request(self.r);
                     self.head = ResponseHead::default();
                     self.rest.clear();
                 }
-                other => {
-                    self.group.note(&picked, &mut tried, false);
-                    if matches!(other, End::Upgraded(..)) {
-                        self.tunnel_peer = Some(picked);
-                    }
-                    return other;
+                // A tunnel's peer is done when the tunnel ends.
+                End::Upgraded(..) => return end,
+                End::Outcome(_) => {
+                    self.peer_is_done(false);
+                    return end;
                 }
             }
         }
     }
 
-    fn again(&self, tried: &mut Tried, attempt: Attempt, failure: Failure) -> bool {
-        retry::again(self.r, self.conf, tried, attempt, failure)
+    /// Gives the connection to the present attempt's peer back and notes how the attempt went, once.
+    pub(super) fn peer_is_done(&mut self, failed: bool) {
+        let Some(picked) = self.picked.take() else { return };
+        let mut report = Report { failed, ..Report::default() };
+        if let Some(state) = self.r.upstream.borrow_mut().current() {
+            report.status = if state.header_ms.is_some() { state.status } else { 0 };
+            report.header_ms = state.header_ms;
+            report.response_ms = state.response_ms;
+            report.sent = state.bytes_sent;
+            report.received = state.bytes_received;
+        }
+        if report.header_ms.is_some() && !failed {
+            self.group.answered(self.r, &picked, &self.tried);
+        }
+        if self.group.finish(picked, &mut self.tried, &report) {
+            self.log(Level::Warn, format_args!("upstream server temporarily disabled"));
+        }
     }
 
-    async fn attempt(&mut self, picked: &Picked) -> End {
+    fn again(&mut self, attempt: Attempt, failure: Failure) -> bool {
+        retry::again(self.r, self.conf, &mut self.tried, attempt, failure)
+    }
+
+    async fn attempt(&mut self) -> End {
         let r = self.r;
         let worker = r.connection().worker.clone();
         let mut attempt =
             Attempt { request_sent: false, reused: false, keeps_body: !self.streams_body, start: self.start };
         let owner = if self.group.keepalive.local { self.owner } else { 0 };
         let secured = self.identity();
-        let mut link = match self.group.pool.take(&picked.peer, worker.index, owner, secured.as_ref()) {
+        let idle = self
+            .picked
+            .as_ref()
+            .and_then(|picked| self.group.pool.take(&picked.peer, worker.index, owner, secured.as_ref()));
+        let mut link = match idle {
             Some(link) => {
                 attempt.reused = true;
                 link
             }
-            None => match self.connect(picked, secured.as_ref(), attempt).await {
+            None => match self.connect(secured.as_ref(), attempt).await {
                 Ok(stream) => Link {
                     stream,
                     requests: 0,
@@ -254,30 +296,26 @@ impl Engine<'_> {
         attempt.request_sent = true;
         match self.exchange(&mut link.stream, attempt).await {
             Ok(Step::Upgraded(early)) => End::Upgraded(Box::new(link), early),
-            Ok(step) => self.relay(link, step, picked, owner).await,
+            Ok(step) => self.relay(link, step, owner).await,
             Err(end) => {
                 // An answer that is dropped may have been complete.
-                self.keep(link, picked, owner);
+                self.keep(link, owner);
                 end
             }
         }
     }
 
     /// Gives a connection back to the pool when it may carry another request, else closes it.
-    pub(super) fn keep(&self, link: Link, picked: &Picked, owner: usize) {
+    pub(super) fn keep(&self, link: Link, owner: usize) {
         let clean = self.rest.is_empty() && self.held.is_empty() && !self.answered_early;
-        if clean && self.protocol.reusable() {
+        if let Some(picked) = self.picked.as_ref().filter(|_| clean && self.protocol.reusable()) {
             let workers = self.r.exchange.generation.main.settings.worker_processes.count();
             self.group.pool.put(self.group, &picked.peer, link, owner, workers);
         }
     }
 
-    async fn connect(
-        &mut self,
-        picked: &Picked,
-        secured: Option<&Arc<Identity>>,
-        attempt: Attempt,
-    ) -> Result<Stream, End> {
+    async fn connect(&self, secured: Option<&Arc<Identity>>, attempt: Attempt) -> Result<Stream, End> {
+        let Some(picked) = &self.picked else { return Err(End::Failed(Failure::NoLive, attempt)) };
         let conf = self.conf;
         let local = conf.bind.as_ref().and_then(|bind| local_address(&bind.value(self.r)));
         let options = ConnectOptions { local, keepalive: conf.socket_keepalive, ..ConnectOptions::default() };

@@ -34,7 +34,7 @@ macro_rules! upstream_family {
 
     // Every step puts the directives of one group behind those that are there; a declaration of settings has to be whole.
     (@directives ($prefix:literal, $module:literal, $next:ty) [] [$($all:tt)*]) => {
-        headwater_conf::settings! {
+        $crate::headwater_conf::settings! {
             /// Settings of the family's back ends.
             pub struct FamilySettings, raw FamilyRaw, module $module { $($all)* }
         }

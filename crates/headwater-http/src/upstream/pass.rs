@@ -114,6 +114,16 @@ impl Route {
         &self,
         r: &Request,
         conf: &UpstreamConf,
+        protocol: Box<dyn Protocol>,
+    ) -> Outcome<'static> {
+        self.run_with(r, conf, |_| protocol).await
+    }
+
+    /// The same for a protocol that may be secured by TLS, which the address decides.
+    pub async fn run_with(
+        &self,
+        r: &Request,
+        conf: &UpstreamConf,
         protocol: impl FnOnce(Security) -> Box<dyn Protocol>,
     ) -> Outcome<'static> {
         match &self.upstream {
@@ -122,19 +132,17 @@ impl Route {
             }
             Upstream::Dynamic(value, address) => {
                 let value = value.value(r);
-                let group = address(&value).map_err(|message| (500, message.to_owned())).and_then(
-                    |(security, name)| {
-                        Ok((security, target::dynamic(r, &String::from_utf8_lossy(name), None)?))
-                    },
-                );
-                match group {
-                    Ok((security, group)) => {
-                        engine::run(r, conf, &group, self.owner, protocol(security)).await
-                    }
-                    Err((status, message)) => {
+                let (security, name) = match address(&value) {
+                    Ok((security, name)) => (security, String::from_utf8_lossy(name).into_owned()),
+                    Err(message) => {
                         r.log(Level::Error, format_args!("{message}"));
-                        Outcome::Status(status)
+                        return Outcome::Status(500);
                     }
+                };
+                let protocol = protocol(security);
+                match target::dynamic(r, conf, &*protocol, &name, None).await {
+                    Ok(group) => engine::run(r, conf, &group, self.owner, protocol).await,
+                    Err(outcome) => outcome,
                 }
             }
         }

@@ -70,10 +70,9 @@ impl Pool {
                 if all.is_empty() {
                     return None;
                 }
-                let fits = |idle: &Idle| {
-                    let same = Arc::ptr_eq(&idle.peer, peer) && idle.owner == owner;
-                    same && idle.link.secured.as_ref() == secured
-                };
+                let same = |idle: &Idle| Arc::ptr_eq(&idle.peer, peer) || idle.peer.addr == peer.addr;
+                let fits =
+                    |idle: &Idle| same(idle) && idle.owner == owner && idle.link.secured.as_ref() == secured;
                 let own = all.iter().rposition(|idle| fits(idle) && idle.link.worker == worker);
                 let at = own.or_else(|| all.iter().rposition(fits))?;
                 all.remove(at)?
@@ -121,6 +120,15 @@ impl Pool {
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
         let gone = std::mem::take(&mut *self.idle());
+        drop(gone);
+    }
+
+    /// Closes the idle connections to peers that are none of the group any more.
+    pub fn close_others(&self, is_peer: impl Fn(&Peer) -> bool) {
+        let gone: VecDeque<Idle>;
+        let mut all = self.idle();
+        (*all, gone) = std::mem::take(&mut *all).into_iter().partition(|idle| is_peer(&idle.peer));
+        drop(all);
         drop(gone);
     }
 

@@ -163,12 +163,15 @@ impl Engine<'_> {
                 return Err(End::Failed(failure, attempt));
             }
         }
+        if status == 101 && self.head.upgrade && !r.is_main() {
+            return self.invalid("upstream sent 101 to a subrequest", attempt);
+        }
         if status == 101 && self.head.upgrade {
             return self.upgrade(rest);
         }
         if status < 200 {
             // The client takes it for an interim response; nothing may be taken for the final one.
-            r.exchange.keepalive.set(false);
+            r.close_after();
         }
         if status == 404 && self.conf.intercept_404 {
             return Err(End::Outcome(Outcome::Status(status)));
@@ -178,6 +181,7 @@ impl Engine<'_> {
         }
         let verdict = process(r, self.conf, &*self.protocol, &self.head);
         self.keep_headers();
+        self.head_arrived();
         if let Verdict::Redirect(redirect) = verdict {
             if matches!(&redirect, Redirect::Uri(uri, _) if uri.is_empty()) {
                 r.log(Level::Error, format_args!("unsafe URI in \"X-Accel-Redirect\""));
@@ -206,12 +210,14 @@ impl Engine<'_> {
     fn upgrade(&mut self, rest: &[u8]) -> Result<Step, End> {
         let r = self.r;
         let _ = process(r, self.conf, &*self.protocol, &self.head);
+        self.keep_headers();
+        self.head_arrived();
         if let Some(value) = self.head.headers.get(b"upgrade") {
             let mut out = r.headers_out.borrow_mut();
             out.list.remove(b"upgrade");
             out.list.push(b"Upgrade", value);
         }
-        r.exchange.keepalive.set(false);
+        r.close_after();
         if let Err(error) = r.send_header().and_then(|()| r.push_end()) {
             return Err(End::Outcome(error.outcome()));
         }
@@ -220,11 +226,7 @@ impl Engine<'_> {
 
     fn may_drop(&self, attempt: Attempt, failure: Failure) -> bool {
         // The real bookkeeping is done by the caller; here only whether it would allow another attempt.
-        let attempts = self.r.upstream.borrow().states.len();
-        let peers = self.group.attempts();
-        let limit =
-            if self.conf.next_upstream_tries > 0 { peers.min(self.conf.next_upstream_tries) } else { peers };
-        let mut tried = Tried::with_left(limit.saturating_sub(attempts));
+        let mut tried = Tried::with_left(self.tried.left.saturating_sub(1));
         retry::again(self.r, self.conf, &mut tried, attempt, failure)
     }
 
@@ -237,6 +239,14 @@ impl Engine<'_> {
             }
         }
         page && (!self.r.error_page_used.get() || core.recursive_error_pages)
+    }
+
+    /// Tells the group that the head of the answer is there and not yet sent.
+    fn head_arrived(&mut self) {
+        if let Some(picked) = &mut self.picked {
+            let header_ms = self.r.upstream.borrow_mut().current().and_then(|state| state.header_ms);
+            self.group.head_arrived(self.r, picked, &self.tried, header_ms);
+        }
     }
 
     /// Keeps the head for `$upstream_http_*` where the configuration uses such variables.

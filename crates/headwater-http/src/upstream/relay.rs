@@ -17,7 +17,6 @@ use headwater_io::tempfile::TempFile;
 use headwater_io::timer::with_timeout;
 
 use super::engine::{End, Engine};
-use super::peers::Picked;
 use super::pool::Link;
 use crate::filters::{Chunk, End as Mark};
 use crate::flow::error_log::Level;
@@ -60,7 +59,7 @@ pub(super) struct Spool {
 
 impl Engine<'_> {
     /// Relays the rest of a body; `step` says what the bytes that came with the head amounted to.
-    pub(super) async fn relay(&mut self, mut link: Link, step: Step, picked: &Picked, owner: usize) -> End {
+    pub(super) async fn relay(&mut self, mut link: Link, step: Step, owner: usize) -> End {
         let r = self.r;
         let mut step = step;
         let buffered = r.overrides.buffering.get().unwrap_or(self.conf.buffering);
@@ -97,15 +96,17 @@ impl Engine<'_> {
                 }
             };
         }
-        self.finish(link, step, picked, owner).await
+        self.finish(link, step, owner).await
     }
 
-    async fn finish(&mut self, link: Link, step: Step, picked: &Picked, owner: usize) -> End {
+    async fn finish(&mut self, link: Link, step: Step, owner: usize) -> End {
         let r = self.r;
         match step {
             Step::Finished => {
                 self.note_end();
-                self.keep(link, picked, owner);
+                self.keep(link, owner);
+                // The client may take its time; the back end is done.
+                self.peer_is_done(false);
                 match self.deliver().await {
                     Ok(()) => End::Outcome(Outcome::Done),
                     Err(error) => End::Outcome(error.outcome()),
@@ -114,6 +115,9 @@ impl Engine<'_> {
             Step::Client(error) => End::Outcome(error.outcome()),
             _ => {
                 drop(link);
+                // Before the end is noted: the time of half an answer is no measure of the peer.
+                self.peer_is_done(false);
+                self.note_end();
                 // What was received is delivered; the closed connection tells the client that it is not all.
                 let _ = r.push(Chunk::Empty, Mark::Flush);
                 let _ = self.deliver().await;
@@ -181,7 +185,7 @@ impl Engine<'_> {
             );
         }
         let range = outcome.ok()?;
-        if !self.r.body_filters.borrow().is_empty() {
+        if self.r.has_body_filters() {
             return Some(Chunk::Empty);
         }
         if let Some(spool) = &mut self.spool {

@@ -59,11 +59,7 @@ enum Rest {
 impl Engine<'_> {
     /// The request as it is to be sent.
     pub(super) fn outgoing(&mut self, stream: &Stream) -> Outgoing {
-        let stored = if self.conf.pass_request_body {
-            self.r.exchange.body.stored.borrow().clone()
-        } else {
-            Stored::None
-        };
+        let stored = if self.conf.pass_request_body { self.r.stored_body() } else { Stored::None };
         let frames = self.protocol.frames_body();
         if self.streams_body || frames || matches!(stored, Stored::File(..)) {
             // Several writes: none is to wait until what was written before is acknowledged.

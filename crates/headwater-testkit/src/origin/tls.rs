@@ -135,6 +135,10 @@ impl<S: Stream> Stream for TlsStream<S> {
         self.inner.sock.arm_reset();
     }
 
+    fn cork(&self) {
+        self.inner.sock.cork();
+    }
+
     fn cut(&mut self) {
         self.polite = false;
     }

@@ -41,7 +41,7 @@ pub(in crate::modules) struct CgiHandler<E>(pub(in crate::modules) Arc<CgiLocati
 impl<E: Encode> Handler for CgiHandler<E> {
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a> {
         let conversation = |security| Box::new(CgiStream::new(self.0.clone(), security)) as Box<dyn Protocol>;
-        Outcome::Wait(Box::pin(self.0.route.run(r, &self.0.conf, conversation)))
+        Outcome::Wait(Box::pin(self.0.route.run_with(r, &self.0.conf, conversation)))
     }
 }
 

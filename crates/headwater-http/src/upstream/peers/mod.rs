@@ -3,25 +3,34 @@
 //! Built by `modules::upstream` (named groups) and `modules::proxy` (implicit ones); asked by `engine`. The state of peers is shared by all workers.
 //! nginx's counterpart: `ngx_http_upstream_round_robin.c`.
 
+mod group;
 mod hash;
 mod ip_hash;
 mod least_conn;
-mod random;
+pub mod least_time;
+pub mod random;
 mod round_robin;
+mod snapshot;
+mod state;
+pub mod sticky;
+mod table;
+mod tried;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_io::addr::Addr;
 
-use super::pool::Pool;
-use crate::request::Request;
+pub use group::{Group, Key, Options, Picked, Report};
+use least_time::LeastTime;
+use random::Draw;
+pub use snapshot::{PeerSnapshot, PeerStatus};
+pub use tried::Tried;
+
 use crate::script::Complex;
-use hash::{Choice, Ring};
-use round_robin::Set;
 
 /// One address of a group.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     /// Where to connect.
     pub addr: Addr,
@@ -39,6 +48,35 @@ pub struct Peer {
     pub max_conns: u32,
     /// Never used.
     pub down: bool,
+    /// Used for requests that are bound to it, only.
+    pub drain: bool,
+    /// Its name for `sticky`; `None`: made from the address.
+    pub route: Option<Arc<str>>,
+    /// The `server … resolve` it comes from; see `upstream::names`.
+    pub found_by: Option<Arc<str>>,
+    /// How long its weight grows from nothing after it was unavailable; zero: it has all of it at once.
+    pub slow_start: Duration,
+}
+
+impl Peer {
+    /// A peer with the defaults of `server`.
+    #[must_use]
+    pub fn new(addr: Addr, server: &str) -> Self {
+        Self {
+            name: addr.to_string().into(),
+            addr,
+            server: server.into(),
+            weight: 1,
+            max_fails: 1,
+            fail_timeout: Duration::from_secs(10),
+            max_conns: 0,
+            down: false,
+            drain: false,
+            route: None,
+            found_by: None,
+            slow_start: Duration::ZERO,
+        }
+    }
 }
 
 /// Settings of a group besides its servers.
@@ -68,23 +106,6 @@ impl Default for Keepalive {
     }
 }
 
-/// A group of back ends.
-#[derive(Debug)]
-pub struct Group {
-    /// Its name, or `host:port` of an implicit one.
-    pub name: Arc<str>,
-    /// Whether it stands in the configuration, rather than following from a `*_pass`.
-    pub declared: bool,
-    /// Idle connections.
-    pub pool: Pool,
-    /// How idle connections are kept.
-    pub keepalive: Keepalive,
-    primary: Arc<Set>,
-    backup: Arc<Set>,
-    method: Method,
-    ring: Option<Ring>,
-}
-
 /// How a peer is chosen.
 #[derive(Debug, Clone, Default)]
 pub enum Method {
@@ -99,150 +120,17 @@ pub enum Method {
     Hash(Complex),
     /// `hash … consistent`.
     Consistent(Complex),
-    /// `random`, of one or of two.
-    Random {
-        /// The one with fewer connections of two.
-        two: bool,
-    },
+    /// `least_time`.
+    LeastTime(LeastTime),
+    /// `random`.
+    Random(Draw),
 }
 
-/// A peer chosen for an attempt. The connection to it counts until this goes.
-#[derive(Debug)]
-pub struct Picked {
-    /// The peer.
-    pub peer: Arc<Peer>,
-    index: usize,
-    /// Where the connection counts; none when nothing counts it.
-    counted: Option<Arc<Set>>,
-}
-
-impl Drop for Picked {
-    fn drop(&mut self) {
-        if let Some(set) = &self.counted {
-            set.free(self.index);
-        }
-    }
-}
-
-/// What one request knows of its attempts at a group.
-#[derive(Debug, Default)]
-pub struct Tried {
-    primary: Vec<usize>,
-    backup: Vec<usize>,
-    choice: Choice,
-    /// Attempts that are left.
-    pub left: usize,
-}
-
-impl Tried {
-    /// The bookkeeping of a request that has this many attempts left.
+impl Method {
+    /// Whether a peer's weight may change while it recovers.
     #[must_use]
-    pub fn with_left(left: usize) -> Self {
-        Self { left, ..Self::default() }
-    }
-}
-
-impl Group {
-    /// A group of these peers.
-    #[must_use]
-    pub fn new(name: &str, primary: Vec<Peer>, backup: Vec<Peer>, keepalive: Keepalive) -> Self {
-        Self {
-            name: name.into(),
-            declared: false,
-            pool: Pool::default(),
-            keepalive,
-            primary: Arc::new(Set::new(primary)),
-            backup: Arc::new(Set::new(backup)),
-            method: Method::RoundRobin,
-            ring: None,
-        }
-    }
-
-    /// The same group with another way to choose.
-    #[must_use]
-    pub fn with_method(mut self, method: Method) -> Self {
-        self.ring = matches!(method, Method::Consistent(_)).then(|| Ring::new(&self.primary.peers));
-        self.method = method;
-        self
-    }
-
-    /// How many attempts a request has: as many as there are peers.
-    #[must_use]
-    pub fn attempts(&self) -> usize {
-        self.primary.available().saturating_add(self.backup.available()).max(1)
-    }
-
-    /// The bookkeeping of a new request.
-    #[must_use]
-    pub fn start(&self, r: &Request) -> Tried {
-        let choice = match &self.method {
-            Method::IpHash => Choice::new(ip_hash::key(r.peer()), 89),
-            Method::Hash(key) => Choice::new(key.value(r).into_owned(), 0),
-            Method::Consistent(key) => {
-                let key = key.value(r).into_owned();
-                let start = self.ring.as_ref().map_or(0, |ring| ring.start(&key));
-                Choice::new(key, start)
-            }
-            Method::RoundRobin | Method::LeastConn | Method::Random { .. } => Choice::default(),
-        };
-        Tried { choice, ..Tried::with_left(self.attempts()) }
-    }
-
-    /// Whether there is only one peer, whose failures do not count.
-    fn is_single(&self) -> bool {
-        self.primary.peers.len() == 1 && self.backup.peers.is_empty()
-    }
-
-    /// Chooses a peer; `None` when none is live.
-    pub fn pick(&self, tried: &mut Tried) -> Option<Picked> {
-        let now = headwater_io::clock::now_ms();
-        if self.is_single() {
-            let peer = self.primary.peers.first().filter(|peer| !peer.down)?.clone();
-            let counted = if peer.max_conns > 0 {
-                self.primary.pick(&[], now)?;
-                Some(self.primary.clone())
-            } else {
-                None
-            };
-            return Some(Picked { peer, index: 0, counted });
-        }
-        let Tried { primary, backup, choice, .. } = tried;
-        let (set, index) = match self.pick_primary(primary, choice, now) {
-            Some(index) => {
-                primary.push(index);
-                (&self.primary, index)
-            }
-            None => {
-                let index = match self.method {
-                    Method::LeastConn => least_conn::pick(&self.backup, backup, now),
-                    _ => self.backup.pick(backup, now),
-                }?;
-                backup.push(index);
-                (&self.backup, index)
-            }
-        };
-        Some(Picked { peer: set.peers.get(index)?.clone(), index, counted: Some(set.clone()) })
-    }
-
-    fn pick_primary(&self, tried: &[usize], choice: &mut Choice, now: u64) -> Option<usize> {
-        let set = &*self.primary;
-        let chosen = match &self.method {
-            Method::RoundRobin => None,
-            Method::LeastConn => return least_conn::pick(set, tried, now),
-            Method::IpHash => ip_hash::pick(set, choice, tried, now),
-            Method::Hash(_) => hash::pick(set, choice, tried, now),
-            Method::Consistent(_) => self.ring.as_ref().and_then(|ring| ring.pick(set, choice, tried, now)),
-            Method::Random { two } => random::pick(set, choice, tried, now, *two),
-        };
-        chosen.or_else(|| set.pick(tried, now))
-    }
-
-    /// Notes how an attempt went.
-    pub fn note(&self, picked: &Picked, tried: &mut Tried, failed: bool) {
-        if let Some(set) = picked.counted.as_ref().filter(|_| !self.is_single()) {
-            set.note(picked.index, failed);
-        }
-        tried.left = tried.left.saturating_sub(1);
+    pub fn knows_slow_start(&self) -> bool {
+        matches!(self, Method::RoundRobin | Method::LeastConn | Method::LeastTime(_))
     }
 }
 
@@ -266,6 +154,12 @@ impl Groups {
         self.groups.iter().find(|group| group.name.eq_ignore_ascii_case(name)).cloned()
     }
 
+    /// A group by the name in a `*_pass`, whose usual port is this one.
+    #[must_use]
+    pub fn find_passed(&self, name: &str, default_port: Option<u16>) -> Option<Arc<Group>> {
+        self.groups.iter().find(|group| group.is_passed_as(name, default_port)).cloned()
+    }
+
     /// All groups.
     #[must_use]
     pub fn finish(self) -> Vec<Arc<Group>> {
@@ -274,50 +168,4 @@ impl Groups {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    pub(super) fn peer(name: &str, weight: i64) -> Peer {
-        Peer {
-            addr: Addr::unix(name),
-            name: name.into(),
-            server: name.into(),
-            weight,
-            max_fails: 1,
-            fail_timeout: Duration::from_secs(10),
-            max_conns: 0,
-            down: false,
-        }
-    }
-
-    fn picks(group: &Group, count: usize) -> String {
-        let one = |_| {
-            let mut tried = Tried::with_left(group.attempts());
-            let picked = group.pick(&mut tried).expect("live");
-            group.note(&picked, &mut tried, false);
-            picked.peer.name.to_string()
-        };
-        (0..count).map(one).collect()
-    }
-
-    #[test]
-    fn weights_are_spread_smoothly() {
-        let group =
-            Group::new("g", vec![peer("a", 5), peer("b", 1), peer("c", 1)], vec![], Keepalive::default());
-        assert_eq!(picks(&group, 14), "aabacaaaabacaa");
-    }
-
-    #[test]
-    fn a_failed_peer_is_left_out_and_backups_step_in() {
-        let group =
-            Group::new("g", vec![peer("a", 1), peer("b", 1)], vec![peer("c", 1)], Keepalive::default());
-        let mut tried = Tried::with_left(group.attempts());
-        assert_eq!(tried.left, 3);
-        for _ in 0..2 {
-            let picked = group.pick(&mut tried).expect("live");
-            group.note(&picked, &mut tried, true);
-        }
-        assert_eq!(group.pick(&mut tried).map(|picked| picked.peer.name.to_string()), Some("c".into()));
-        assert_eq!(picks(&group, 2), "cc");
-    }
-}
+mod tests;
