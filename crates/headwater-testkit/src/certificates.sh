@@ -62,7 +62,7 @@ leaf() { # name issuer extensions common-name dates...
     openssl req -new -config ca.cnf -key "$name.key" -subj "/CN=$cn" -out "$name.csr"
     openssl ca -batch -notext -config ca.cnf -cert "$issuer.pem" -keyfile "$issuer.key" -extensions "$extensions" -in "$name.csr" -out "$name.pem" "$@"
 }
-for name in ca otherca inter inter2 limited ec cnonly expired notyet self selfother other revoked viainter deep vialimited client address clientonly; do
+for name in ca otherca inter inter2 limited ec cnonly expired notyet self underself selfother other revoked viainter deep vialimited client address clientonly; do
     key "$name" EC -pkeyopt ec_paramgen_curve:P-256
 done
 key server RSA -pkeyopt rsa_keygen_bits:2048
@@ -85,6 +85,7 @@ leaf expired ca leaf expired -startdate 20200101000000Z -enddate 20210101000000Z
 leaf notyet ca leaf notyet -startdate 20900101000000Z -enddate 20910101000000Z
 leaf other otherca leaf other
 leaf revoked ca leaf revoked
+leaf underself self leaf underself
 leaf viainter inter leaf viainter
 leaf deep inter2 leaf deep
 leaf client ca client "the client"
@@ -96,6 +97,7 @@ cp self.key selfca.key
 cat viainter.pem inter.pem > viainter-chain.pem; cp viainter.key viainter-chain.key
 cat deep.pem inter2.pem inter.pem > deep-chain.pem; cp deep.key deep-chain.key
 cat vialimited.pem limited.pem > vialimited-chain.pem; cp vialimited.key vialimited-chain.key
+cat underself.pem self.pem > underself-chain.pem; cp underself.key underself-chain.key
 cat server.pem ca.pem > withroot.pem; cp server.key withroot.key
 cat inter.pem ca.pem > both.pem
 openssl ca -config ca.cnf -cert ca.pem -keyfile ca.key -gencrl -out empty.crl

@@ -27,6 +27,10 @@ const OCTETS: u8 = 0x04;
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 /// `id-ce-subjectAltName`, 2.5.29.17.
 const ALTERNATIVE_NAMES: &[u8] = &[0x55, 29, 17];
+/// `id-ce-keyUsage`, 2.5.29.15.
+const KEY_USAGE: &[u8] = &[0x55, 29, 15];
+/// `id-ce-basicConstraints`, 2.5.29.19.
+const BASIC_CONSTRAINTS: &[u8] = &[0x55, 29, 19];
 /// `id-ce-nameConstraints`, 2.5.29.30.
 const NAME_CONSTRAINTS: &[u8] = &[0x55, 29, 30];
 /// `dNSName` of a GeneralName.
@@ -63,6 +67,26 @@ impl<'a> Certificate<'a> {
     #[must_use]
     pub fn is_self_issued(&self) -> bool {
         self.issuer == self.subject
+    }
+
+    /// Whether it may sign others: it says so, or it is of a kind that could not. As OpenSSL's `X509_check_ca` does it.
+    #[must_use]
+    pub fn is_authority(&self) -> bool {
+        // A BIT STRING: the number of unused bits, then the bits; `keyCertSign` is the sixth.
+        let usage = self.extension(KEY_USAGE).map(|value| {
+            let bits = Der(value).next().filter(|item| item.tag == 0x03).map(|item| item.content);
+            bits.and_then(|bits| bits.get(1)).is_some_and(|byte| byte & 0x04 != 0)
+        });
+        if usage == Some(false) {
+            return false;
+        }
+        match self.extension(BASIC_CONSTRAINTS) {
+            Some(value) => {
+                let first = Der(value).content(SEQUENCE).and_then(|mut parts| parts.next());
+                first.is_some_and(|item| item.tag == 0x01 && item.content == [0xff])
+            }
+            None => usage == Some(true) || (self.extensions.is_empty() && self.is_self_issued()),
+        }
     }
 
     /// Whether it limits the names of those it signs for.
@@ -241,7 +265,43 @@ mod tests {
         }
     }
 
+    /// Certificates that `openssl` made, which are seeds of the fuzz target, too.
+    macro_rules! made {
+        ($name:literal) => {
+            Certificate::parse(include_bytes!(concat!("../../../fuzz/corpus/certificate/", $name))).unwrap()
+        };
+    }
+
+    #[test]
+    fn fields_of_certificates_are_found() {
+        let (leaf, authority, old) = (made!("ec"), made!("ca"), made!("v1"));
+        assert!(leaf.is_for_host(b"example.test", false) && leaf.is_for_host(b"a.wild.test", false));
+        // There are DNS names, so that the common name does not count.
+        assert!(!leaf.is_for_host(b"ec", true));
+        assert_eq!((leaf.issuer, authority.is_self_issued()), (authority.subject, true));
+        assert!(authority.is_authority() && !leaf.is_authority() && !old.is_authority());
+        assert!(leaf.not_after - leaf.not_before >= 3650 * 86_400);
+        // SubjectPublicKeyInfo of a P-256 key.
+        assert_eq!((leaf.public_key.first(), leaf.public_key.len()), (Some(&SEQUENCE), 91));
+        assert!(old.is_for_host(b"example.test", true) && !old.is_for_host(b"example.test", false));
+        let address = made!("address");
+        assert!(address.is_for_address(&[127, 0, 0, 1]) && !address.is_for_address(&[127, 0, 0, 2]));
+        assert!(made!("limited").has_name_constraints() && !authority.has_name_constraints());
+    }
+
     proptest! {
+        #[test]
+        fn damaged_certificates_are_read_without_panic(at in 0_usize..600, byte in any::<u8>()) {
+            let mut bytes = include_bytes!("../../../fuzz/corpus/certificate/limited").to_vec();
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+            if let Some(certificate) = Certificate::parse(&bytes) {
+                let _ = (certificate.is_for_host(b"a", true), certificate.is_authority());
+                let _ = certificate.has_name_constraints();
+            }
+        }
+
         #[test]
         fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Some(certificate) = Certificate::parse(&bytes) {

@@ -56,7 +56,7 @@ pub(super) struct Verifier {
 }
 
 impl Trust {
-    /// Trusts the self-signed certificates among these; the others help to build chains. The error is a text.
+    /// Trusts the self-signed certificates of authorities among these; the others help to build chains. The error is a text.
     pub(super) fn new(
         certificates: Vec<CertificateDer<'static>>,
         crls: Vec<CertRevocationList<'static>>,
@@ -68,7 +68,7 @@ impl Trust {
         let mut anchors = Vec::new();
         for der in &certificates {
             let certificate = Certificate::parse(der).ok_or("a certificate in it cannot be read")?;
-            if certificate.is_self_issued() {
+            if certificate.is_self_issued() && certificate.is_authority() {
                 let anchor = webpki::anchor_from_trusted_cert(der)
                     .map_err(|error| format!("a certificate in it cannot be used: {error}"))?;
                 anchors.push(anchor.to_owned());
@@ -179,6 +179,9 @@ impl Trust {
             let Some((next, trusted)) = next else { break };
             (last, from_file) = (*next, trusted);
             if last.is_self_issued() {
+                if from_file && !last.is_authority() {
+                    return refused(26, "unsuitable certificate purpose");
+                }
                 return refused(19, "self-signed certificate in certificate chain");
             }
         }
@@ -238,9 +241,11 @@ fn reason(error: &Error) -> Refused {
         Error::InvalidSignatureForPublicKey => refused(7, "certificate signature failure"),
         Error::MaximumPathDepthExceeded => refused(22, "certificate chain too long"),
         Error::PathLenConstraintViolated => refused(25, "path length constraint exceeded"),
-        Error::RequiredEkuNotFoundContext(_) => refused(26, "unsuitable certificate purpose"),
+        // Of what is wrong with a certificate that may not sign others nginx logs the last.
+        Error::RequiredEkuNotFoundContext(_) | Error::EndEntityUsedAsCa => {
+            refused(26, "unsuitable certificate purpose")
+        }
         Error::NameConstraintViolation => refused(47, "permitted subtree violation"),
-        Error::EndEntityUsedAsCa => refused(79, "invalid CA certificate"),
         other => refused(1, &format!("unspecified certificate verification error: {other}")),
     }
 }
