@@ -9,6 +9,7 @@ pub mod gunzip;
 pub mod gzip;
 pub mod not_modified;
 pub mod range;
+pub mod ssi;
 pub mod userid;
 
 use bytes::Bytes;
@@ -160,6 +161,7 @@ pub static FILTERS: &[Installer] = &[
     gunzip::install,
     addition::install,
     charset::install,
+    ssi::install,
     gzip::install,
     range::install,
 ];

@@ -96,6 +96,7 @@ pub static MODULES: &[&Module] = &[
     &memcached::MODULE,
     &crate::filters::addition::MODULE,
     &crate::filters::charset::MODULE,
+    &crate::filters::ssi::MODULE,
     &crate::filters::userid::MODULE,
     &crate::filters::gzip::MODULE,
     &crate::filters::gunzip::MODULE,
