@@ -89,7 +89,7 @@ impl Stream {
         name: ServerName<'static>,
     ) -> Result<Stream, HandshakeError> {
         let connection = ClientConnection::new(config, name).map_err(HandshakeError::Tls)?;
-        let mut tls = TlsStream {
+        let mut tls = Box::new(TlsStream {
             session: Session {
                 connection: connection.into(),
                 held: Vec::new(),
@@ -99,9 +99,9 @@ impl Stream {
                 fd: self.fd(),
             },
             socket: self,
-        };
+        });
         poll_fn(|cx| tls.poll_handshake(cx)).await?;
-        Ok(Stream::from_tls(Box::new(tls)))
+        Ok(Stream::from_tls(tls))
     }
 }
 

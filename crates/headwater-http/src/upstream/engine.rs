@@ -323,7 +323,8 @@ impl Engine<'_> {
         match with_timeout(&self.timer, conf.connect_timeout, connect).await {
             Ok(Ok(stream)) => match secured {
                 None => Ok(stream),
-                Some(identity) => self.secure(stream, identity, picked, attempt).await,
+                // Boxed, so that the future of a plain request has no room for a session.
+                Some(identity) => Box::pin(self.secure(stream, identity, picked, attempt)).await,
             },
             Ok(Err(error)) => {
                 self.connect_failed(&picked.peer, &error);
