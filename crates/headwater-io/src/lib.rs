@@ -27,6 +27,7 @@ pub mod strftime;
 pub mod syslog;
 pub mod tempfile;
 pub mod timer;
+pub mod tls;
 
 pub use addr::Addr;
 pub use clock::{

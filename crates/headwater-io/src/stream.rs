@@ -2,7 +2,7 @@
 //!
 //! Every connection, client or upstream, is read and written through this type. Reads and writes go through tokio's
 //! `poll_read`/`poll_write`, which forget a socket's readiness after a short transfer, so that no probe for `EAGAIN`
-//! follows. Options are in `sockopt.rs`, connecting in `connect.rs`.
+//! follows. Options are in `sockopt.rs`, connecting in `connect.rs`, what TLS adds in `tls.rs`.
 //! nginx counterpart: `ngx_connection_t` with `ngx_unix_recv`, `ngx_unix_send`, `ngx_writev_chain` and
 //! `ngx_linux_sendfile_chain`.
 
@@ -15,6 +15,8 @@ use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
+
+use crate::tls::TlsStream;
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -33,14 +35,17 @@ pub enum StreamKind {
 enum Inner {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Boxed, so that plain connections are no larger for it.
+    Tls(Box<TlsStream>),
 }
 
-/// Runs the same expression on whichever socket this is.
+/// Runs the same expression on whichever socket this is, and another one on a TLS session.
 macro_rules! each {
-    ($inner:expr, $socket:ident => $body:expr) => {
+    ($inner:expr, $socket:ident => $body:expr, $tls:ident => $other:expr) => {
         match $inner {
             Inner::Tcp($socket) => $body,
             Inner::Unix($socket) => $body,
+            Inner::Tls($tls) => $other,
         }
     };
 }
@@ -52,7 +57,11 @@ impl Stream {
     /// What `recv(2)` returns.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut read = ReadBuf::new(buf);
-        ready!(each!(&mut self.0, socket => Pin::new(socket).poll_read(cx, &mut read)))?;
+        ready!(each!(
+            &mut self.0,
+            socket => Pin::new(socket).poll_read(cx, &mut read),
+            tls => return tls.poll_read(cx, read.initialize_unfilled())
+        ))?;
         Poll::Ready(Ok(read.filled().len()))
     }
 
@@ -61,7 +70,11 @@ impl Stream {
     /// # Errors
     /// What `send(2)` returns.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        each!(&mut self.0, socket => Pin::new(socket).poll_write(cx, buf))
+        each!(
+            &mut self.0,
+            socket => Pin::new(socket).poll_write(cx, buf),
+            tls => tls.poll_write_vectored(cx, &[IoSlice::new(buf)])
+        )
     }
 
     /// Writes from several buffers in one call, returning how many bytes were taken in all.
@@ -73,31 +86,39 @@ impl Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(&mut self.0, socket => Pin::new(socket).poll_write_vectored(cx, bufs))
+        each!(
+            &mut self.0,
+            socket => Pin::new(socket).poll_write_vectored(cx, bufs),
+            tls => tls.poll_write_vectored(cx, bufs)
+        )
     }
 
     /// Writes what fits now.
     ///
     /// # Errors
     /// `WouldBlock` when nothing fits; otherwise what `send(2)` returns.
-    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
-        each!(&self.0, socket => socket.try_write(buf))
+    pub fn try_write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        each!(
+            &mut self.0,
+            socket => socket.try_write(buf),
+            tls => tls.try_write_vectored(&[IoSlice::new(buf)])
+        )
     }
 
     /// Writes what fits now from several buffers.
     ///
     /// # Errors
     /// `WouldBlock` when nothing fits; otherwise what `writev(2)` returns.
-    pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        each!(&self.0, socket => socket.try_write_vectored(bufs))
+    pub fn try_write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        each!(&mut self.0, socket => socket.try_write_vectored(bufs), tls => tls.try_write_vectored(bufs))
     }
 
     /// Reads what is there now.
     ///
     /// # Errors
     /// `WouldBlock` when there is nothing; otherwise what `recv(2)` returns.
-    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        each!(&self.0, socket => socket.try_read(buf))
+    pub fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        each!(&mut self.0, socket => socket.try_read(buf), tls => tls.try_read(buf))
     }
 
     /// Ready when the reactor has seen the socket readable (data, end of file or error); one waker per socket and
@@ -106,7 +127,7 @@ impl Stream {
     /// # Errors
     /// When the runtime is shutting down.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(&self.0, socket => socket.poll_read_ready(cx))
+        each!(&self.0, socket => socket.poll_read_ready(cx), tls => tls.poll_read_ready(cx))
     }
 
     /// Ready when the reactor has seen the socket writable.
@@ -114,10 +135,11 @@ impl Stream {
     /// # Errors
     /// When the runtime is shutting down.
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(&self.0, socket => socket.poll_write_ready(cx))
+        each!(&self.0, socket => socket.poll_write_ready(cx), tls => tls.socket().poll_write_ready(cx))
     }
 
-    /// Sends up to `count` bytes of `file` from `offset` without copying them to user space; moves `offset` forward.
+    /// Sends up to `count` bytes of `file` from `offset` without copying them to user space; moves `offset` forward. Under TLS they are
+    /// read and encrypted.
     ///
     /// 0 means that the file ends at `offset`.
     ///
@@ -130,6 +152,9 @@ impl Stream {
         offset: &mut u64,
         count: usize,
     ) -> Poll<io::Result<usize>> {
+        if let Inner::Tls(tls) = &mut self.0 {
+            return tls.poll_sendfile(cx, file.as_fd(), offset, count);
+        }
         loop {
             ready!(self.poll_write_ready(cx))?;
             // A short count is no proof that the socket is full (the file may have been truncated), so readiness is
@@ -148,7 +173,10 @@ impl Stream {
     ///
     /// # Errors
     /// `WouldBlock` when there is nothing (without a system call when the reactor has reported nothing).
-    pub fn try_peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+    pub fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if let Inner::Tls(tls) = &mut self.0 {
+            return tls.try_peek(buf);
+        }
         self.try_io(Interest::READABLE, || {
             Ok(rustix::net::recv(self.as_fd(), &mut *buf, RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
         })
@@ -169,11 +197,15 @@ impl Stream {
         }
     }
 
-    /// Whether a pooled connection can be used again: the peer has sent nothing and has not closed.
+    /// Whether a pooled connection can be used again: the peer has sent nothing and has not closed. What a TLS session sends by itself
+    /// (tickets) does not count.
     ///
     /// Costs no system call while the reactor has reported nothing since the last short read.
     #[must_use]
-    pub fn looks_idle(&self) -> bool {
+    pub fn looks_idle(&mut self) -> bool {
+        if let Inner::Tls(tls) = &mut self.0 {
+            return tls.looks_idle();
+        }
         let mut byte = [0u8; 1];
         matches!(self.try_peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -181,15 +213,22 @@ impl Stream {
     /// True for a Unix-domain socket.
     #[must_use]
     pub fn is_unix(&self) -> bool {
-        matches!(self.0, Inner::Unix(_))
+        self.kind() == StreamKind::Unix
     }
 
-    /// What kind of socket this is.
+    /// True when what is read and written is encrypted on the way.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self.0, Inner::Tls(_))
+    }
+
+    /// What kind of socket this is, whether encrypted or not.
     #[must_use]
     pub fn kind(&self) -> StreamKind {
-        match self.0 {
+        match &self.0 {
             Inner::Tcp(_) => StreamKind::Tcp,
             Inner::Unix(_) => StreamKind::Unix,
+            Inner::Tls(tls) => tls.socket().kind(),
         }
     }
 
@@ -204,12 +243,32 @@ impl Stream {
     /// May be called on any thread, also away from the worker that registered the socket.
     ///
     /// # Errors
-    /// When the reactor refuses to let it go; the socket is closed then.
+    /// When the reactor refuses to let it go; the socket is closed then. `InvalidInput` for TLS, which is more than its socket.
     pub fn into_std_fd(self) -> io::Result<OwnedFd> {
         match self.0 {
             Inner::Tcp(socket) => Ok(socket.into_std()?.into()),
             Inner::Unix(socket) => Ok(socket.into_std()?.into()),
+            Inner::Tls(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
+    }
+
+    /// Moves the connection from the reactor it is registered with to the current worker's.
+    ///
+    /// # Errors
+    /// What [`into_std_fd`](Self::into_std_fd) and [`from_fd`](Self::from_fd) return; the socket is closed then.
+    pub fn rehome(self) -> io::Result<Stream> {
+        match self.0 {
+            Inner::Tls(tls) => Ok(Stream(Inner::Tls(Box::new(tls.rehome()?)))),
+            socket => {
+                let socket = Stream(socket);
+                let kind = socket.kind();
+                Stream::from_fd(socket.into_std_fd()?, kind)
+            }
+        }
+    }
+
+    pub(crate) fn from_tls(tls: Box<TlsStream>) -> Stream {
+        Stream(Inner::Tls(tls))
     }
 
     /// Registers a connected, non-blocking socket with the current worker's reactor.
@@ -227,12 +286,22 @@ impl Stream {
 
     /// Runs a system call when the reactor thinks the socket ready, and forgets readiness when it says `WouldBlock`.
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        each!(&self.0, socket => socket.try_io(interest, call))
+        each!(&self.0, socket => socket.try_io(interest, call), tls => tls.socket().try_io(interest, call))
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        each!(&self.0, socket => socket.as_fd())
+        each!(&self.0, socket => socket.as_fd(), tls => tls.socket().as_fd())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_connections_are_no_larger_for_tls() {
+        assert!(size_of::<Stream>() <= size_of::<TcpStream>() + size_of::<usize>());
     }
 }

@@ -43,6 +43,16 @@ pub struct CaseFile {
     pub cases: Vec<Case>,
 }
 
+impl CaseFile {
+    /// Whether the directory of the certificates is named anywhere.
+    #[must_use]
+    pub fn uses_certificates(&self) -> bool {
+        let named = |text: &str| text.contains("%%TLS%%");
+        let tests = self.cases.iter().any(|case| matches!(&case.action, Action::Test(conf) if named(conf)));
+        named(&self.conf) || tests
+    }
+}
+
 /// A file or, without content, a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileSpec {

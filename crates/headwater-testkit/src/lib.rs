@@ -5,6 +5,7 @@
 //! nginx counterpart: none (nginx's own tests are Perl scripts with the same two-sided idea).
 
 pub mod case;
+pub mod certificates;
 pub mod client;
 pub mod compare;
 pub mod dns;

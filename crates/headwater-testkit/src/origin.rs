@@ -5,6 +5,7 @@
 pub mod fastcgi;
 mod params;
 pub mod rules;
+pub mod tls;
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,10 +18,13 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
+use crate::certificates;
 use crate::response::{Framing, read_chunks};
 use crate::text::find;
 use params::Wire;
 use rules::{Act, Rules};
+use rustls::ServerConfig;
+use tls::TlsStream;
 
 /// One request that an origin saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,13 +55,20 @@ struct Shared {
     rules: Mutex<Rules>,
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
+    tls: Option<Arc<ServerConfig>>,
     stop: AtomicBool,
 }
 
 /// A connection from the server under test.
 trait Stream: Read + Write + Send {
     fn set_timeout(&self, time: Duration) -> io::Result<()>;
-    fn arm_reset(&self);
+    fn arm_reset(&mut self);
+    /// Has the connection closed without a word.
+    fn cut(&mut self) {}
+    /// A line about the connection that comes before each head.
+    fn about(&self) -> String {
+        String::new()
+    }
     /// Holds back what is written until the connection is closed, so that its end arrives with its last bytes.
     fn cork(&self);
 }
@@ -66,8 +77,8 @@ impl Stream for TcpStream {
     fn set_timeout(&self, time: Duration) -> io::Result<()> {
         self.set_read_timeout(Some(time))
     }
-    fn arm_reset(&self) {
-        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    fn arm_reset(&mut self) {
+        let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));
     }
     fn cork(&self) {
         let _ = SockRef::from(self).set_tcp_cork(true);
@@ -78,7 +89,7 @@ impl Stream for UnixStream {
     fn set_timeout(&self, time: Duration) -> io::Result<()> {
         self.set_read_timeout(Some(time))
     }
-    fn arm_reset(&self) {}
+    fn arm_reset(&mut self) {}
     fn cork(&self) {}
 }
 
@@ -88,11 +99,16 @@ impl Origin {
     /// # Errors
     /// When one of them cannot be bound.
     pub fn start(name: &str, port: u16, dir: &Path, rules: Rules) -> io::Result<Self> {
+        let tls = match &rules.tls {
+            Some(options) => Some(options.config(&certificates::directory()?)?),
+            None => None,
+        };
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             rules: Mutex::new(rules),
             seen: Mutex::default(),
             connections: AtomicUsize::new(0),
+            tls,
             stop: AtomicBool::new(false),
         });
         let socket = dir.join(format!("{name}.sock"));
@@ -134,7 +150,7 @@ fn accept<S: Stream + 'static>(shared: &Arc<Shared>, incoming: impl Iterator<Ite
     }
 }
 
-/// Serves one connection until a rule, the peer or a quiet half minute ends it.
+/// Greets a connection as the rules say, secures it and serves it.
 fn serve<S: Stream>(shared: &Shared, mut stream: S) {
     let connection = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
     if stream.set_timeout(Duration::from_secs(30)).is_err() {
@@ -144,6 +160,18 @@ fn serve<S: Stream>(shared: &Shared, mut stream: S) {
     if !acts.is_empty() && !matches!(play(&acts, &mut stream), Ok(true)) {
         return;
     }
+    match &shared.tls {
+        None => converse(shared, stream, connection),
+        Some(config) => {
+            if let Ok(stream) = TlsStream::accept(config.clone(), stream) {
+                converse(shared, stream, connection);
+            }
+        }
+    }
+}
+
+/// Serves one connection until a rule, the peer or a quiet half minute ends it.
+fn converse<S: Stream>(shared: &Shared, mut stream: S, connection: usize) {
     let mut buffer = Vec::new();
     for number in 0.. {
         if buffer.is_empty() && !read_more(&mut stream, &mut buffer) {
@@ -174,6 +202,7 @@ fn serve<S: Stream>(shared: &Shared, mut stream: S) {
             _ => read_length(&mut stream, &mut buffer, params::body_length(&head)),
         };
         let (origin, reused) = (shared.name.clone(), number > 0);
+        let head = [stream.about().into_bytes(), head].concat();
         lock(&shared.seen).push(Seen { origin, connection, reused, head, body });
         if !matches!(play(&acts, &mut stream), Ok(true)) {
             return;
@@ -298,10 +327,15 @@ fn play<S: Stream>(acts: &[Act], stream: &mut S) -> io::Result<bool> {
                     stream.cork();
                 }
                 stream.write_all(bytes)?;
+                stream.flush()?;
             }
             Act::Stream(count) => send_stream(stream, *count)?,
             Act::Pause(time) => thread::sleep(*time),
             Act::Keep => return Ok(true),
+            Act::Cut => {
+                stream.cut();
+                return Ok(false);
+            }
             Act::Reset => {
                 stream.arm_reset();
                 return Ok(false);

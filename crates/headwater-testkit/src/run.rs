@@ -14,6 +14,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::case::{Action, Case, CaseFile, FileSpec};
+use crate::certificates;
 use crate::client;
 use crate::dns::{self, Dns};
 use crate::normalize;
@@ -55,6 +56,9 @@ fn run_once(binary: &Path, file: &CaseFile, wanted: &dyn Fn(&Case) -> bool) -> i
     let dir = TempDir::new()?;
     let mut template = Template::new(dir.path());
     write_files(dir.path(), &file.files)?;
+    if file.uses_certificates() {
+        template.set("TLS", certificates::directory()?.display());
+    }
     let origins = start_origins(file, &mut template)?;
     let name_servers = start_name_servers(file, &mut template)?;
     let is_script = |case: &Case| matches!(case.action, Action::Script(_)) && wanted(case);

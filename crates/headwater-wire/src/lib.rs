@@ -24,6 +24,7 @@ mod span;
 pub mod ssi;
 pub mod uri;
 pub mod uwsgi;
+pub mod x509;
 
 pub use headers::{HeaderList, HeaderRef, KnownHeader, Line, Span};
 pub use method::Method;

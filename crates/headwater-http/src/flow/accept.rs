@@ -101,7 +101,7 @@ fn start(connection: Rc<Connection>) {
                 if !connection.response_started.get() {
                     let answer = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
                     // The connection ends either way.
-                    if let Ok(stream) = connection.stream.try_borrow() {
+                    if let Ok(mut stream) = connection.stream.try_borrow_mut() {
                         let _ = stream.try_write(answer);
                     }
                 }

@@ -21,6 +21,7 @@ use super::protocol::{Protocol, ResponseHead, log};
 use super::relay::{Spool, Step};
 use super::retry::{self, Attempt, Failure};
 use super::settings::{UpstreamConf, local_address};
+use super::tls::Identity;
 use super::tunnel;
 use crate::flow::error_log::Level;
 use crate::flow::os_error;
@@ -268,22 +269,26 @@ impl Engine<'_> {
         let mut attempt =
             Attempt { request_sent: false, reused: false, keeps_body: !self.streams_body, start: self.start };
         let owner = if self.group.keepalive.local { self.owner } else { 0 };
-        let idle =
-            self.picked.as_ref().and_then(|picked| self.group.pool.take(&picked.peer, worker.index, owner));
+        let secured = self.identity();
+        let idle = self
+            .picked
+            .as_ref()
+            .and_then(|picked| self.group.pool.take(&picked.peer, worker.index, owner, secured.as_ref()));
         let mut link = match idle {
             Some(link) => {
                 attempt.reused = true;
                 link
             }
-            None => match self.connect().await {
+            None => match self.connect(secured.as_ref(), attempt).await {
                 Ok(stream) => Link {
                     stream,
                     requests: 0,
                     since: headwater_io::clock::now(),
                     reused: false,
+                    secured,
                     worker: worker.index,
                 },
-                Err(failure) => return End::Failed(failure, attempt),
+                Err(end) => return end,
             },
         };
         link.requests = link.requests.saturating_add(1);
@@ -309,21 +314,25 @@ impl Engine<'_> {
         }
     }
 
-    async fn connect(&self) -> Result<Stream, Failure> {
-        let Some(picked) = &self.picked else { return Err(Failure::NoLive) };
+    async fn connect(&self, secured: Option<&Arc<Identity>>, attempt: Attempt) -> Result<Stream, End> {
+        let Some(picked) = &self.picked else { return Err(End::Failed(Failure::NoLive, attempt)) };
         let conf = self.conf;
         let local = conf.bind.as_ref().and_then(|bind| local_address(&bind.value(self.r)));
         let options = ConnectOptions { local, keepalive: conf.socket_keepalive, ..ConnectOptions::default() };
         let connect = Stream::connect(&picked.peer.addr, &options);
         match with_timeout(&self.timer, conf.connect_timeout, connect).await {
-            Ok(Ok(stream)) => Ok(stream),
+            Ok(Ok(stream)) => match secured {
+                None => Ok(stream),
+                // Boxed, so that the future of a plain request has no room for a session.
+                Some(identity) => Box::pin(self.secure(stream, identity, picked, attempt)).await,
+            },
             Ok(Err(error)) => {
                 self.connect_failed(&picked.peer, &error);
-                Err(Failure::Error)
+                Err(End::Failed(Failure::Error, attempt))
             }
             Err(_) => {
                 self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
-                Err(Failure::Timeout)
+                Err(End::Failed(Failure::Timeout, attempt))
             }
         }
     }

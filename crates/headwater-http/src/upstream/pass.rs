@@ -62,13 +62,22 @@ pub struct Route {
 
 enum Upstream {
     /// Known at load.
-    Fixed(Arc<Group>),
+    Fixed(Security, Arc<Group>),
     /// Known at run time; the function takes the address out of the value.
     Dynamic(Complex, Address),
 }
 
 /// Finds the address in the argument of a `*_pass`, which may begin with a scheme. The error is nginx's text.
-pub type Address = fn(&[u8]) -> std::result::Result<&[u8], &'static str>;
+pub type Address = fn(&[u8]) -> std::result::Result<(Security, &[u8]), &'static str>;
+
+/// Whether connections are secured by TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    /// They are not.
+    Plain,
+    /// They are.
+    Tls,
+}
 
 impl Route {
     /// Resolves a location's `*_pass`.
@@ -78,9 +87,10 @@ impl Route {
     pub fn new(builder: &mut LocationBuilder<'_, '_>, pass: &Pass, address: Address) -> Result<Self> {
         let upstream = match pass.value.as_text() {
             Some(text) => {
-                let text = address(text).map_err(|message| pass.directive.error_at(0, message))?;
+                let (security, text) =
+                    address(text).map_err(|message| pass.directive.error_at(0, message))?;
                 let name = String::from_utf8_lossy(text);
-                Upstream::Fixed(target::fixed(builder.cx, &pass.directive, &name, None)?)
+                Upstream::Fixed(security, target::fixed(builder.cx, &pass.directive, &name, None)?)
             }
             None => Upstream::Dynamic(pass.value.clone(), address),
         };
@@ -90,7 +100,13 @@ impl Route {
     /// Whether the back ends are known at load.
     #[must_use]
     pub fn is_fixed(&self) -> bool {
-        matches!(self.upstream, Upstream::Fixed(_))
+        matches!(self.upstream, Upstream::Fixed(..))
+    }
+
+    /// Whether requests may go over secured connections.
+    #[must_use]
+    pub fn needs_tls(&self) -> bool {
+        !matches!(self.upstream, Upstream::Fixed(Security::Plain, _))
     }
 
     /// Asks a back end and passes its answer on.
@@ -100,17 +116,30 @@ impl Route {
         conf: &UpstreamConf,
         protocol: Box<dyn Protocol>,
     ) -> Outcome<'static> {
+        self.run_with(r, conf, |_| protocol).await
+    }
+
+    /// The same for a protocol that may be secured by TLS, which the address decides.
+    pub async fn run_with(
+        &self,
+        r: &Request,
+        conf: &UpstreamConf,
+        protocol: impl FnOnce(Security) -> Box<dyn Protocol>,
+    ) -> Outcome<'static> {
         match &self.upstream {
-            Upstream::Fixed(group) => engine::run(r, conf, group, self.owner, protocol).await,
+            Upstream::Fixed(security, group) => {
+                engine::run(r, conf, group, self.owner, protocol(*security)).await
+            }
             Upstream::Dynamic(value, address) => {
                 let value = value.value(r);
-                let name = match address(&value) {
-                    Ok(name) => String::from_utf8_lossy(name).into_owned(),
+                let (security, name) = match address(&value) {
+                    Ok((security, name)) => (security, String::from_utf8_lossy(name).into_owned()),
                     Err(message) => {
                         r.log(Level::Error, format_args!("{message}"));
                         return Outcome::Status(500);
                     }
                 };
+                let protocol = protocol(security);
                 match target::dynamic(r, conf, &*protocol, &name, None).await {
                     Ok(group) => engine::run(r, conf, &group, self.owner, protocol).await,
                     Err(outcome) => outcome,
@@ -124,8 +153,8 @@ impl Route {
 ///
 /// # Errors
 /// None.
-pub fn plain_address(text: &[u8]) -> std::result::Result<&[u8], &'static str> {
-    Ok(text)
+pub fn plain_address(text: &[u8]) -> std::result::Result<(Security, &[u8]), &'static str> {
+    Ok((Security::Plain, text))
 }
 
 /// Has requests for a location's name without its slash redirected to the one with it.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use headwater_io::stream::Stream;
 
 use super::peers::{Group, Peer};
+use super::tls::Identity;
 use crate::flow::worker::Worker;
 
 /// How often idle connections are looked over.
@@ -28,6 +29,8 @@ pub struct Link {
     pub since: Instant,
     /// Whether it comes from the pool, so that the back end may have closed it meanwhile.
     pub reused: bool,
+    /// How it is secured; nothing for a plain one.
+    pub secured: Option<Arc<Identity>>,
     /// The worker whose reactor knows it.
     pub worker: usize,
 }
@@ -53,8 +56,14 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an idle connection to a peer, one of this worker's if there is one.
-    pub fn take(&self, peer: &Arc<Peer>, worker: usize, owner: usize) -> Option<Link> {
+    /// Takes an idle connection to a peer that is secured like this, one of this worker's if there is one.
+    pub fn take(
+        &self,
+        peer: &Arc<Peer>,
+        worker: usize,
+        owner: usize,
+        secured: Option<&Arc<Identity>>,
+    ) -> Option<Link> {
         loop {
             let idle = {
                 let mut all = self.idle();
@@ -62,7 +71,8 @@ impl Pool {
                     return None;
                 }
                 let same = |idle: &Idle| Arc::ptr_eq(&idle.peer, peer) || idle.peer.addr == peer.addr;
-                let fits = |idle: &Idle| same(idle) && idle.owner == owner;
+                let fits =
+                    |idle: &Idle| same(idle) && idle.owner == owner && idle.link.secured.as_ref() == secured;
                 let own = all.iter().rposition(|idle| fits(idle) && idle.link.worker == worker);
                 let at = own.or_else(|| all.iter().rposition(fits))?;
                 all.remove(at)?
@@ -73,10 +83,7 @@ impl Pool {
                 continue;
             }
             if link.worker != worker {
-                let kind = link.stream.kind();
-                let Ok(stream) = link.stream.into_std_fd().and_then(|fd| Stream::from_fd(fd, kind)) else {
-                    continue;
-                };
+                let Ok(stream) = link.stream.rehome() else { continue };
                 link.stream = stream;
                 link.worker = worker;
                 if !link.stream.looks_idle() {
@@ -89,7 +96,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose response is complete; the oldest one goes when there are too many.
-    pub fn put(&self, group: &Group, peer: &Arc<Peer>, link: Link, owner: usize, workers: usize) {
+    pub fn put(&self, group: &Group, peer: &Arc<Peer>, mut link: Link, owner: usize, workers: usize) {
         let keep = &group.keepalive;
         let old = keep.connections == 0
             || self.retired.load(Ordering::Relaxed)
@@ -130,7 +137,7 @@ impl Pool {
         let mut gone = Vec::new();
         let mut all = self.idle();
         let mut index = 0;
-        while let Some(idle) = all.get(index) {
+        while let Some(idle) = all.get_mut(index) {
             if idle.link.worker == worker && (idle.until <= now || !idle.link.stream.looks_idle()) {
                 gone.extend(all.remove(index));
             } else {

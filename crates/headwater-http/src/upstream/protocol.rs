@@ -57,6 +57,11 @@ pub trait Protocol {
     /// `http://` or another word for the error log.
     fn scheme(&self) -> &'static str;
 
+    /// Whether connections are secured by TLS.
+    fn is_secure(&self) -> bool {
+        false
+    }
+
     /// The URI in a request built by `create_request`, for the error log.
     fn uri<'b>(&self, request: &'b [u8]) -> &'b [u8] {
         let _ = request;

@@ -19,7 +19,6 @@ use super::relay::Step;
 use super::retry::{self, Attempt, Failure};
 use super::send::Sent;
 use crate::flow::error_log::Level;
-use crate::flow::os_error;
 use crate::flow::phases::{Outcome, Redirect};
 impl Engine<'_> {
     /// Sends the request and reads the response head, which may come before all of the request has left: an answer ends the sending.
@@ -83,7 +82,7 @@ impl Engine<'_> {
         attempt: Attempt,
     ) -> Option<Result<Step, End>> {
         read.unwrap_or_else(|error| {
-            self.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
+            self.log_broken("SSL_read", "recv", &error);
             Some(Err(End::Failed(Failure::Error, attempt)))
         })
     }

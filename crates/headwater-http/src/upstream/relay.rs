@@ -248,7 +248,7 @@ impl Engine<'_> {
         match with_timeout(&timer, limit, read).await {
             Ok(Ok(step)) => step,
             Ok(Err(error)) => {
-                self.log(Level::Error, format_args!("recv() failed {}", os_error(&error)));
+                self.log_broken("SSL_read", "recv", &error);
                 Step::Broken
             }
             Err(_) => {

@@ -222,7 +222,7 @@ impl Engine<'_> {
                 Ok(Some(sent))
             }
             Ok(Err(error)) => {
-                self.log(Level::Error, format_args!("send() failed {}", os_error(&error)));
+                self.log_broken("SSL_write", "send", &error);
                 Err(Failure::Error)
             }
             Err(_) => {

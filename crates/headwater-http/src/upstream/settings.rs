@@ -3,12 +3,14 @@
 //! nginx's counterpart: `ngx_http_upstream_conf_t`.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_conf::value::Text;
 use headwater_conf::{Args, Cx, Directive, Result, Value};
 use headwater_wire::headers::KnownHeader;
 
+use super::tls::TlsConf;
 use crate::config::core::{Rate, TempPath};
 use crate::config::flags::flags;
 use crate::script::Complex;
@@ -64,6 +66,8 @@ pub struct UpstreamConf {
     pub force_ranges: bool,
     /// Whether trailer fields are passed on.
     pub pass_trailers: bool,
+    /// TLS, for requests whose protocol is secure.
+    pub tls: Option<Arc<TlsConf>>,
 }
 
 impl Default for UpstreamConf {
@@ -94,6 +98,7 @@ impl Default for UpstreamConf {
             limit_rate: Rate::none(),
             force_ranges: false,
             pass_trailers: false,
+            tls: None,
         }
     }
 }

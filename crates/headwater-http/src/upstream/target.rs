@@ -47,7 +47,7 @@ pub fn fixed(
     default_port: Option<u16>,
 ) -> Result<Arc<Group>> {
     let groups = cx.state::<Groups>();
-    if let Some(group) = groups.find(name) {
+    if let Some(group) = groups.find_passed(name, default_port) {
         return Ok(group);
     }
     let host = host_of(name);
@@ -69,7 +69,9 @@ pub fn fixed(
         error
     })?;
     let peers = found.into_iter().map(|addr| Peer::new(addr, name)).collect();
-    Ok(cx.state::<Groups>().add(Group::new(name, peers, Vec::new(), Keepalive::default())))
+    let mut group = Group::new(name, peers, Vec::new(), Keepalive::default());
+    group.default_port = default_port;
+    Ok(cx.state::<Groups>().add(group))
 }
 
 /// Where a name found at run time leads.
@@ -138,7 +140,7 @@ fn destination(
     default_port: Option<u16>,
 ) -> std::result::Result<Destination, (u16, String)> {
     let groups = &r.exchange.generation.upstreams;
-    if let Some(group) = groups.iter().find(|group| group.name.eq_ignore_ascii_case(name)) {
+    if let Some(group) = groups.iter().find(|group| group.is_passed_as(name, default_port)) {
         return Ok(Destination::Group(group.clone()));
     }
     if let Some(path) = name.strip_prefix("unix:") {
@@ -152,7 +154,7 @@ fn destination(
     let same = |group: &&Arc<Group>| {
         !group.declared
             && host_of(&group.name).eq_ignore_ascii_case(host)
-            && port_of(&group.name).map_or(default_port, |port| port.parse().ok()) == Some(port)
+            && port_of(&group.name).map_or(group.default_port, |port| port.parse().ok()) == Some(port)
     };
     if let Some(group) = groups.iter().find(same) {
         return Ok(Destination::Group(group.clone()));

@@ -3,6 +3,7 @@
 //! Called by the case parser and the origin; calls [`crate::text`] and [`super::fastcgi`]. nginx counterpart: none.
 //!
 //! ```text
+//! tls server 1.3    (before the first `on`) speaks TLS with a certificate, see [`super::tls::TlsOptions`]; `on accept` comes before the handshake
 //! on accept         acts at the start of each connection, before anything is read
 //! on /path          acts for a request whose target (FastCGI, SCGI, uwsgi: parameters; memcached: line) contains the text; `on *` for any
 //! < text            sends text and CRLF
@@ -14,6 +15,7 @@
 //! nobody            (first) answers without reading the request body
 //! discard           (first) reads a body of known length without keeping it
 //! keep              goes on with the next request of the connection; without it the connection closes
+//! cut               closes a TLS connection without saying so
 //! reset             ends the connection with RST
 //! echo              sends back whatever comes (for a tunnel)
 //! ```
@@ -24,6 +26,7 @@ use std::io;
 use std::time::Duration;
 
 use super::fastcgi;
+use super::tls::TlsOptions;
 use crate::text::unescape;
 
 /// One thing an origin does.
@@ -41,6 +44,8 @@ pub enum Act {
     Discard,
     /// Keeps the connection for another request.
     Keep,
+    /// Closes a TLS connection without saying so.
+    Cut,
     /// Ends the connection with RST.
     Reset,
     /// Sends back whatever comes.
@@ -49,7 +54,11 @@ pub enum Act {
 
 /// The rules of one origin.
 #[derive(Clone, Debug, Default)]
-pub struct Rules(Vec<Rule>);
+pub struct Rules {
+    rules: Vec<Rule>,
+    /// Whether and how the origin speaks TLS.
+    pub tls: Option<TlsOptions>,
+}
 
 #[derive(Clone, Debug)]
 struct Rule {
@@ -65,9 +74,14 @@ impl Rules {
     /// When a line is none of the forms above.
     pub fn parse(lines: &[String]) -> io::Result<Self> {
         let mut rules: Vec<Rule> = Vec::new();
+        let mut tls = None;
         for line in lines.iter().filter(|line| !line.trim().is_empty()) {
             if let Some(path) = line.strip_prefix("on ") {
                 rules.push(Rule { path: path.trim().to_owned(), acts: Vec::new(), used: false });
+                continue;
+            }
+            if let (true, Some(options)) = (rules.is_empty(), line.strip_prefix("tls ")) {
+                tls = Some(TlsOptions::parse(options));
                 continue;
             }
             let act = parse_act(line)
@@ -75,7 +89,7 @@ impl Rules {
             let rule = rules.last_mut().ok_or_else(|| io::Error::other("an act before the first `on`"))?;
             rule.acts.push(act);
         }
-        Ok(Self(rules))
+        Ok(Self { rules, tls })
     }
 
     /// The acts for the start of a connection.
@@ -97,7 +111,7 @@ impl Rules {
 
     /// Of the longest path that fits, the first unused rule, else the last one.
     fn take(&mut self, fits: impl Fn(&str) -> bool) -> Vec<Act> {
-        let mut found: Vec<&mut Rule> = self.0.iter_mut().filter(|rule| fits(&rule.path)).collect();
+        let mut found: Vec<&mut Rule> = self.rules.iter_mut().filter(|rule| fits(&rule.path)).collect();
         let Some(longest) = found.iter().map(|rule| rule.path.clone()).max_by_key(String::len) else {
             return Vec::new();
         };
@@ -126,6 +140,7 @@ fn parse_act(line: &str) -> Option<Act> {
         "nobody" => Act::NoBody,
         "discard" => Act::Discard,
         "keep" => Act::Keep,
+        "cut" => Act::Cut,
         "reset" => Act::Reset,
         "echo" => Act::Echo,
         _ => return None,

@@ -13,7 +13,7 @@ use headwater_wire::http1::Progress;
 use super::response::{Rest, invalid_line, take_head};
 use crate::flow::phases::{Handler, Outcome};
 use crate::request::Request;
-use crate::upstream::pass::Route;
+use crate::upstream::pass::{Route, Security};
 use crate::upstream::protocol::{Header, Piece, Protocol, ResponseHead};
 use crate::upstream::settings::UpstreamConf;
 
@@ -21,6 +21,8 @@ use crate::upstream::settings::UpstreamConf;
 pub(in crate::modules) trait Encode: Send + Sync + 'static {
     /// `scgi://` or `uwsgi://`.
     const SCHEME: &'static str;
+    /// How addresses begin whose connections are secured by TLS, if there are such.
+    const SECURE_SCHEME: &'static str = Self::SCHEME;
 
     /// Appends a request without its body. An error is the response's status.
     fn encode(&self, r: &Request, out: &mut Vec<u8>) -> Result<(), u16>;
@@ -38,21 +40,22 @@ pub(in crate::modules) struct CgiHandler<E>(pub(in crate::modules) Arc<CgiLocati
 
 impl<E: Encode> Handler for CgiHandler<E> {
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a> {
-        let conversation = Box::new(CgiStream::new(self.0.clone()));
-        Outcome::Wait(Box::pin(self.0.route.run(r, &self.0.conf, conversation)))
+        let conversation = |security| Box::new(CgiStream::new(self.0.clone(), security)) as Box<dyn Protocol>;
+        Outcome::Wait(Box::pin(self.0.route.run_with(r, &self.0.conf, conversation)))
     }
 }
 
 /// One request.
 struct CgiStream<E> {
     location: Arc<CgiLocation<E>>,
+    security: Security,
     parser: CgiResponseParser,
     rest: Rest,
 }
 
 impl<E: Encode> CgiStream<E> {
-    fn new(location: Arc<CgiLocation<E>>) -> Self {
-        Self { location, parser: CgiResponseParser::default(), rest: Rest::Unknown }
+    fn new(location: Arc<CgiLocation<E>>, security: Security) -> Self {
+        Self { location, security, parser: CgiResponseParser::default(), rest: Rest::Unknown }
     }
 
     fn take_head(&mut self, r: &Request, bytes: &[u8], head: &mut ResponseHead) -> Result<(), String> {
@@ -67,7 +70,14 @@ impl<E: Encode> CgiStream<E> {
 
 impl<E: Encode> Protocol for CgiStream<E> {
     fn scheme(&self) -> &'static str {
-        E::SCHEME
+        match self.security {
+            Security::Plain => E::SCHEME,
+            Security::Tls => E::SECURE_SCHEME,
+        }
+    }
+
+    fn is_secure(&self) -> bool {
+        self.security == Security::Tls
     }
 
     fn create_request(&mut self, r: &Request, out: &mut Vec<u8>) -> Result<(), u16> {
@@ -75,7 +85,7 @@ impl<E: Encode> Protocol for CgiStream<E> {
     }
 
     fn reinit_request(&mut self, _: &Request) {
-        *self = Self::new(self.location.clone());
+        *self = Self::new(self.location.clone(), self.security);
     }
 
     fn needs_length(&self) -> bool {

@@ -29,13 +29,14 @@ use crate::upstream::target;
 use cookie::{Cookies, Rules};
 use redirect::{Redirects, Rewrite};
 use request::RequestTemplate;
-use url::{Pass, Upstream};
+use url::{Pass, Scheme, Upstream};
 
 crate::upstream_family!("proxy_", "ngx_http_proxy_module", NextUpstream);
+crate::upstream_tls!("proxy_", "ngx_http_proxy_module");
 
 /// The module.
 pub static MODULE: Module = Module {
-    directives: &[FamilySettings::DIRECTIVES, ProxySettings::DIRECTIVES],
+    directives: &[FamilySettings::DIRECTIVES, TlsSettings::DIRECTIVES, ProxySettings::DIRECTIVES],
     variables: VARIABLES,
     build,
     ..Module::named("ngx_http_proxy_module")
@@ -139,10 +140,14 @@ fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
     let upstream = url::upstream(builder, &pass)?;
     let prefix = matches!(builder.decl.kind, LocationKind::Exact | LocationKind::Prefix(_));
     let location_name = if prefix { builder.decl.name.clone() } else { Box::default() };
+    let tls = match &upstream {
+        Upstream::Fixed { scheme: Scheme::Http, .. } => None,
+        _ => Some(TlsSettings::tls(builder)?),
+    };
     let redirects = proxy.redirect.resolve(&upstream, &location_name, &pass)?;
     let template = RequestTemplate::new(builder.cx, &proxy, &family, &pass)?;
     let location = Arc::new(ProxyLocation {
-        conf: UpstreamConf { pass_trailers: proxy.pass_trailers, ..family.conf(&HIDDEN_BY_PROXY) },
+        conf: UpstreamConf { pass_trailers: proxy.pass_trailers, tls, ..family.conf(&HIDDEN_BY_PROXY) },
         upstream,
         template,
         redirects,
@@ -172,9 +177,9 @@ impl Handler for ProxyHandler {
 
 async fn serve(location: &Arc<ProxyLocation>, r: &Request) -> Outcome<'static> {
     match &location.upstream {
-        Upstream::Fixed { group, .. } => {
+        Upstream::Fixed { group, scheme, .. } => {
             *r.upstream_url.borrow_mut() = None;
-            let conversation = Box::new(protocol::Http1::new(location.clone(), None));
+            let conversation = Box::new(protocol::Http1::new(location.clone(), *scheme, None));
             engine::run(r, &location.conf, group, location.owner, conversation).await
         }
         Upstream::Dynamic(value) => {
@@ -193,8 +198,10 @@ async fn serve(location: &Arc<ProxyLocation>, r: &Request) -> Outcome<'static> {
                 }
             };
             r.set_extension(ProxyHost { location: location_id, host: target.host, port: target.port });
-            let conversation = Box::new(protocol::Http1::new(location.clone(), Some(target.uri)));
-            let found = target::dynamic(r, &location.conf, &*conversation, &target.name, Some(80)).await;
+            let conversation =
+                Box::new(protocol::Http1::new(location.clone(), target.scheme, Some(target.uri)));
+            let (port, _) = target.scheme.port();
+            let found = target::dynamic(r, &location.conf, &*conversation, &target.name, Some(port)).await;
             let group = match found {
                 Ok(group) => group,
                 Err(outcome) => return outcome,

@@ -11,6 +11,7 @@ use headwater_wire::http1::response::ResponseParser;
 use headwater_wire::http1::semantics::{ResponseFraming, response_connection_close, response_framing};
 use headwater_wire::method::Method;
 
+use super::url::Scheme;
 use super::{HttpVersion, ProxyLocation};
 use crate::request::Request;
 use crate::upstream::protocol::{Header, Piece, Protocol, ResponseHead};
@@ -26,6 +27,7 @@ enum Body {
 /// One request to an HTTP/1 back end.
 pub(super) struct Http1 {
     location: Arc<ProxyLocation>,
+    scheme: Scheme,
     uri: Option<Bytes>,
     parser: ResponseParser,
     /// Bytes of interim responses before the head.
@@ -37,9 +39,10 @@ pub(super) struct Http1 {
 }
 
 impl Http1 {
-    pub(super) fn new(location: Arc<ProxyLocation>, uri: Option<Bytes>) -> Self {
+    pub(super) fn new(location: Arc<ProxyLocation>, scheme: Scheme, uri: Option<Bytes>) -> Self {
         Self {
             location,
+            scheme,
             uri,
             parser: ResponseParser::new(),
             skipped: 0,
@@ -122,7 +125,11 @@ fn wants_upgrade(r: &Request) -> bool {
 
 impl Protocol for Http1 {
     fn scheme(&self) -> &'static str {
-        "http://"
+        self.scheme.text()
+    }
+
+    fn is_secure(&self) -> bool {
+        self.scheme == Scheme::Https
     }
 
     fn uri<'b>(&self, request: &'b [u8]) -> &'b [u8] {

@@ -34,13 +34,39 @@ impl Value for Pass {
 }
 
 fn check_scheme(directive: &Directive, text: &[u8]) -> Result<()> {
-    if has_scheme(text, b"http://") {
-        return Ok(());
+    match scheme(text) {
+        Some(_) => Ok(()),
+        None => Err(directive.error_at(0, "invalid URL prefix")),
     }
-    if has_scheme(text, b"https://") {
-        return Err(directive.error_at(0, "https protocol requires SSL support"));
+}
+
+/// A URL's scheme, if it is one that is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// How URLs begin.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Scheme::Http => "http://",
+            Scheme::Https => "https://",
+        }
     }
-    Err(directive.error_at(0, "invalid URL prefix"))
+
+    /// The usual port.
+    pub(super) fn port(self) -> (u16, &'static str) {
+        match self {
+            Scheme::Http => (80, "80"),
+            Scheme::Https => (443, "443"),
+        }
+    }
+}
+
+fn scheme(text: &[u8]) -> Option<Scheme> {
+    [Scheme::Http, Scheme::Https].into_iter().find(|scheme| has_scheme(text, scheme.text().as_bytes()))
 }
 
 fn has_scheme(text: &[u8], scheme: &[u8]) -> bool {
@@ -52,6 +78,7 @@ pub(super) enum Upstream {
     /// Known at load.
     Fixed {
         group: Arc<Group>,
+        scheme: Scheme,
         /// `$proxy_host`: as written, with its port.
         host: Bytes,
         /// `$proxy_port`.
@@ -80,7 +107,8 @@ fn split(rest: &[u8]) -> (&[u8], &[u8]) {
 pub(super) fn upstream(builder: &mut LocationBuilder<'_, '_>, pass: &Pass) -> Result<Upstream> {
     let Some(text) = pass.value.as_text() else { return Ok(Upstream::Dynamic(pass.value.clone())) };
     let directive = &pass.directive;
-    let rest = text.get(7..).unwrap_or_default();
+    let scheme = scheme(text).unwrap_or(Scheme::Http);
+    let rest = text.get(scheme.text().len()..).unwrap_or_default();
     let (host, uri) = split(rest);
     if !uri.is_empty() && !matches!(builder.decl.kind, LocationKind::Exact | LocationKind::Prefix(_)) {
         return Err(directive.error_at(
@@ -90,11 +118,13 @@ pub(super) fn upstream(builder: &mut LocationBuilder<'_, '_>, pass: &Pass) -> Re
     }
     let uri = if uri.starts_with(b"?") { [b"/", uri].concat() } else { uri.to_vec() };
     let name = String::from_utf8_lossy(host).into_owned();
-    let group = target::fixed(builder.cx, directive, &name, Some(80))?;
-    let port = port_of(&name).unwrap_or("80").to_owned();
+    let (default, default_text) = scheme.port();
+    let group = target::fixed(builder.cx, directive, &name, Some(default))?;
+    let port = port_of(&name).unwrap_or(default_text).to_owned();
     let shown = if name.starts_with("unix:") { "localhost".to_owned() } else { name };
     Ok(Upstream::Fixed {
         group,
+        scheme,
         host: shown.into(),
         port: port.into(),
         uri: uri.into(),
@@ -104,6 +134,7 @@ pub(super) fn upstream(builder: &mut LocationBuilder<'_, '_>, pass: &Pass) -> Re
 
 /// What a `proxy_pass` with variables says for one request.
 pub(super) struct Target {
+    pub(super) scheme: Scheme,
     /// What `target::dynamic` finds.
     pub(super) name: String,
     /// `$proxy_host`.
@@ -116,22 +147,20 @@ pub(super) struct Target {
 /// Reads the value of a `proxy_pass` with variables; an error is a status and a text for the log.
 pub(super) fn parse_dynamic(text: &[u8]) -> std::result::Result<Target, (u16, String)> {
     let shown = String::from_utf8_lossy(text).into_owned();
-    if has_scheme(text, b"https://") {
-        return Err((500, "https protocol requires SSL support".into()));
-    }
-    if !has_scheme(text, b"http://") {
+    let Some(scheme) = scheme(text) else {
         return Err((500, format!("invalid URL prefix in \"{shown}\"")));
-    }
-    let (host, uri) = split(text.get(7..).unwrap_or_default());
+    };
+    let (host, uri) = split(text.get(scheme.text().len()..).unwrap_or_default());
     let name = String::from_utf8_lossy(host).into_owned();
     if name.is_empty() {
         return Err((500, format!("invalid URL prefix in \"{shown}\"")));
     }
+    let (default, default_text) = scheme.port();
     if !name.starts_with("unix:") {
-        target::host_and_port(&name, Some(80))?;
+        target::host_and_port(&name, Some(default))?;
     }
-    let port = port_of(&name).unwrap_or("80").to_owned();
+    let port = port_of(&name).unwrap_or(default_text).to_owned();
     let uri = if uri.starts_with(b"?") { [b"/", uri].concat() } else { uri.to_vec() };
     let host = if name.starts_with("unix:") { Bytes::from_static(b"localhost") } else { name.clone().into() };
-    Ok(Target { name, host, port: port.into(), uri: uri.into() })
+    Ok(Target { scheme, name, host, port: port.into(), uri: uri.into() })
 }

@@ -17,16 +17,17 @@ use crate::config::LocationBuilder;
 use crate::config::core::{Rate, TempPath};
 use crate::flow::error_log::Level;
 use crate::request::Request;
-use crate::upstream::pass::{Pass, Route, redirect_to_slash};
+use crate::upstream::pass::{Pass, Route, Security, redirect_to_slash};
 use crate::upstream::settings::{
     Bind, CgiNextUpstream, HIDDEN_BY_UWSGI, IgnoreHeaders, UpstreamConf, hidden,
 };
 
 crate::upstream_family!("uwsgi_", "ngx_http_uwsgi_module", CgiNextUpstream);
+crate::upstream_tls!("uwsgi_", "ngx_http_uwsgi_module");
 
 /// The module.
 pub static MODULE: Module = Module {
-    directives: &[FamilySettings::DIRECTIVES, UwsgiSettings::DIRECTIVES],
+    directives: &[FamilySettings::DIRECTIVES, TlsSettings::DIRECTIVES, UwsgiSettings::DIRECTIVES],
     build,
     ..Module::named("ngx_http_uwsgi_module")
 };
@@ -74,9 +75,11 @@ fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
     };
     let directory = family.temp_path.directory(&builder.cx.prefix);
     builder.needs_directory(directory);
+    let route = Route::new(builder, &pass, address)?;
+    let tls = if route.needs_tls() { Some(TlsSettings::tls(builder)?) } else { None };
     let location = CgiLocation {
-        conf: family.conf(&HIDDEN_BY_UWSGI),
-        route: Route::new(builder, &pass, address)?,
+        conf: UpstreamConf { tls, ..family.conf(&HIDDEN_BY_UWSGI) },
+        route,
         encode: Uwsgi {
             params: ParamSet::new(builder.cx, &pass.directive, &uwsgi.param, family.pass_request_headers)?,
             modifiers: (uwsgi.modifier1.0, uwsgi.modifier2.0),
@@ -90,16 +93,16 @@ fn build(builder: &mut LocationBuilder<'_, '_>) -> Result<()> {
     Ok(())
 }
 
-/// The address behind the scheme, which may be left out.
-fn address(text: &[u8]) -> std::result::Result<&[u8], &'static str> {
+/// The address behind the scheme, which may be left out; `suwsgi` is the one with TLS.
+fn address(text: &[u8]) -> std::result::Result<(Security, &[u8]), &'static str> {
     let behind = |scheme: &[u8]| {
         let (start, rest) = text.split_at_checked(scheme.len())?;
         start.eq_ignore_ascii_case(scheme).then_some(rest)
     };
-    if behind(b"suwsgi://").is_some() {
-        return Err("suwsgi protocol requires SSL support");
+    if let Some(rest) = behind(b"suwsgi://") {
+        return Ok((Security::Tls, rest));
     }
-    Ok(behind(b"uwsgi://").unwrap_or(text))
+    Ok((Security::Plain, behind(b"uwsgi://").unwrap_or(text)))
 }
 
 /// What a location says about requests.
@@ -111,6 +114,7 @@ struct Uwsgi {
 
 impl Encode for Uwsgi {
     const SCHEME: &'static str = "uwsgi://";
+    const SECURE_SCHEME: &'static str = "suwsgi://";
 
     fn encode(&self, r: &Request, out: &mut Vec<u8>) -> std::result::Result<(), u16> {
         let mut packet = Packet::begin(self.modifiers.0, self.modifiers.1, out);
@@ -129,9 +133,9 @@ mod tests {
 
     #[test]
     fn scheme_is_taken_off_whatever_its_case() {
-        assert_eq!(address(b"uwsgi://a:1"), Ok(&b"a:1"[..]));
-        assert_eq!(address(b"UWSGI://a:1"), Ok(&b"a:1"[..]));
-        assert_eq!(address(b"a:1"), Ok(&b"a:1"[..]));
-        assert_eq!(address(b"suwsgi://a:1"), Err("suwsgi protocol requires SSL support"));
+        assert_eq!(address(b"uwsgi://a:1"), Ok((Security::Plain, &b"a:1"[..])));
+        assert_eq!(address(b"UWSGI://a:1"), Ok((Security::Plain, &b"a:1"[..])));
+        assert_eq!(address(b"a:1"), Ok((Security::Plain, &b"a:1"[..])));
+        assert_eq!(address(b"suwsgi://a:1"), Ok((Security::Tls, &b"a:1"[..])));
     }
 }

@@ -22,6 +22,7 @@ use super::tried::Tried;
 use super::{Keepalive, Method, Peer, ip_hash, least_conn, least_time};
 use crate::request::Request;
 use crate::upstream::pool::Pool;
+use crate::upstream::target::port_of;
 
 /// A group of back ends.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Group {
     pub name: Arc<str>,
     /// Whether it stands in the configuration, rather than following from a `*_pass`.
     pub declared: bool,
+    /// The port of an implicit one whose name has none.
+    pub default_port: Option<u16>,
     /// Idle connections.
     pub pool: Pool,
     /// How idle connections are kept.
@@ -131,6 +134,14 @@ pub enum Key {
 }
 
 impl Group {
+    /// Whether a `*_pass` of this name leads here. Without a port in it, the usual one of its protocol has to be that which the group was made with:
+    /// `http://a` and `https://a` are two back ends.
+    #[must_use]
+    pub fn is_passed_as(&self, name: &str, default_port: Option<u16>) -> bool {
+        let any_port = self.declared || name.starts_with("unix:") || port_of(name).is_some();
+        self.name.eq_ignore_ascii_case(name) && (any_port || self.default_port == default_port)
+    }
+
     /// A group of these peers that goes round robin.
     #[must_use]
     pub fn new(name: &str, primary: Vec<Peer>, backup: Vec<Peer>, keepalive: Keepalive) -> Self {
@@ -150,6 +161,7 @@ impl Group {
         let group = Self {
             name: name.into(),
             declared: false,
+            default_port: None,
             pool: Pool::default(),
             keepalive,
             shared: kept.clone().unwrap_or_default(),

@@ -154,6 +154,12 @@ impl Groups {
         self.groups.iter().find(|group| group.name.eq_ignore_ascii_case(name)).cloned()
     }
 
+    /// A group by the name in a `*_pass`, whose usual port is this one.
+    #[must_use]
+    pub fn find_passed(&self, name: &str, default_port: Option<u16>) -> Option<Arc<Group>> {
+        self.groups.iter().find(|group| group.is_passed_as(name, default_port)).cloned()
+    }
+
     /// All groups.
     #[must_use]
     pub fn finish(self) -> Vec<Arc<Group>> {
