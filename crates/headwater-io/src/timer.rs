@@ -81,6 +81,12 @@ impl Timer {
         self.0.fired.set(false);
     }
 
+    /// Takes the deadline away and forgets who waited: for a timer that is kept for somebody else.
+    pub fn retire(&self) {
+        self.disarm();
+        drop(self.0.waker.take());
+    }
+
     /// Whether there is a deadline, passed or not.
     #[must_use]
     pub fn is_armed(&self) -> bool {

@@ -419,11 +419,13 @@ async fn settle_family(r: &Rc<Request>, finish: Finish) -> Finish {
             if let Some(status) = family.failed() {
                 return Finish::Close(status);
             }
-            let waits = connection.out.borrow().queued() > 0;
-            if family.is_over(r) && !waits {
+            let (queued, over) = (connection.out.borrow().queued(), family.is_over(r));
+            if over && queued == 0 {
                 return Finish::Done;
             }
-            if waits && !connection.writing.get() {
+            // Until all parts are there, little is collected before it is written.
+            let due = over || queued >= *r.loc().core.postpone_output as u64;
+            if due && queued > 0 && !connection.writing.get() {
                 let written = tokio::select! {
                     () = family.changed.notified() => Ok(()),
                     written = r.write_some(connection) => written,

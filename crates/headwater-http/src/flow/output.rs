@@ -262,9 +262,18 @@ impl Request {
         let Some(family) = self.family() else { return self.written_queue() };
         let own = self.postponed.borrow().bytes().saturating_add(self.held.get());
         match family.is_active(self) {
-            true => self.output_root().written_queue().saturating_add(own),
+            true => self.due().saturating_add(own),
             false => own,
         }
+    }
+
+    /// Bytes that wait for the client's socket and are to be written now. A part of a response does not ask for the little that is collected
+    /// before it is written (`postpone_output`): the next part may add to it.
+    fn due(&self) -> u64 {
+        let root = self.output_root();
+        let queued = root.written_queue();
+        let collected = !std::ptr::eq(self, root) && queued < *root.loc().core.postpone_output as u64;
+        if collected { 0 } else { queued }
     }
 
     /// Bytes that wait for the client's socket.
@@ -297,10 +306,9 @@ impl Request {
             if family.failed().is_some() {
                 return Err(SendError::Broken);
             }
-            let root = self.output_root();
-            let mine = family.is_active(self) && root.written_queue() > 0;
+            let mine = family.is_active(self) && self.due() > 0;
             if mine && !connection.writing.get() {
-                root.write_some(connection).await?;
+                self.output_root().write_some(connection).await?;
             } else {
                 family.changed.notified().await;
             }

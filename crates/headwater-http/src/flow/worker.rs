@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use headwater_io::listener::{Acceptor, ListenSocket};
 use headwater_io::parked::{Event, Parked};
+use headwater_io::timer::Timer;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -150,10 +151,14 @@ pub struct Worker {
     /// Woken when a connection ends while draining.
     pub(super) ended: Notify,
     generation: RefCell<Rc<Generation>>,
+    /// Timers that nobody uses.
+    timers: RefCell<Vec<Timer>>,
     /// How many connections were parked when memory was given back last.
     parked_at_release: Cell<usize>,
 }
 
+/// How many timers are kept.
+const SPARE_TIMERS: usize = 512;
 /// How many more connections must have been parked before memory is given back again.
 const RELEASE_STEP: usize = 256;
 
@@ -162,6 +167,20 @@ impl Worker {
     #[must_use]
     pub fn generation(&self) -> Rc<Generation> {
         self.generation.borrow().clone()
+    }
+
+    /// A timer that is not armed. One that was used before need not be queued again when it is armed, which is what these are kept for.
+    pub(crate) fn timer(&self) -> Timer {
+        self.timers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes a timer back.
+    pub(crate) fn keep_timer(&self, timer: Timer) {
+        timer.retire();
+        let mut timers = self.timers.borrow_mut();
+        if timers.len() < SPARE_TIMERS {
+            timers.push(timer);
+        }
     }
 
     /// Whether this is the present configuration.
@@ -223,6 +242,7 @@ pub fn run(index: usize, mut commands: UnboundedReceiver<Command>, shared: Arc<S
             connections: Cell::new(0),
             ended: Notify::new(),
             generation: RefCell::new(Rc::new(Generation::new(conf))),
+            timers: RefCell::default(),
             parked_at_release: Cell::new(0),
         });
         // Peers are shared, so one worker looks up their names; a configuration that is replaced takes its tasks with it.

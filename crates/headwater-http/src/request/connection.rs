@@ -53,8 +53,6 @@ pub struct Connection {
     pub read_timer: Timer,
     /// For writing.
     pub write_timer: Timer,
-    /// For the back ends of the client's own request: kept from request to request, since a timer that is armed again need not be queued again.
-    pub upstream_timer: Timer,
     /// How many requests it has served, the present one included.
     pub requests: Cell<u64>,
     /// When it was accepted.
@@ -103,7 +101,6 @@ impl Connection {
             out: RefCell::default(),
             read_timer: Timer::new(),
             write_timer: Timer::new(),
-            upstream_timer: Timer::new(),
             requests: Cell::new(0),
             start: headwater_io::clock::now(),
             sent: Cell::new(0),

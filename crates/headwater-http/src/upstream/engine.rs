@@ -69,6 +69,7 @@ impl Drop for Engine<'_> {
             self.protocol.abort_request(self.r);
             self.finalize(499);
         }
+        self.r.connection().worker.keep_timer(self.timer.clone());
     }
 }
 
@@ -106,7 +107,7 @@ pub async fn run(
         group,
         protocol,
         head: ResponseHead::default(),
-        timer: if r.is_main() { r.connection().upstream_timer.clone() } else { Timer::new() },
+        timer: r.connection().worker.timer(),
         rest: Vec::new(),
         spool: None,
         end_waits: false,
