@@ -96,6 +96,35 @@ fn trim_end(mut text: &[u8]) -> &[u8] {
     text
 }
 
+/// What a `Content-Range` header says (RFC 9110 §14.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentRange {
+    /// The bytes.
+    pub range: Range<u64>,
+    /// The length of the whole, unless it is `*`.
+    pub complete: Option<u64>,
+}
+
+/// Reads a `Content-Range` of bytes that are there: `bytes 0-99/1000`. `None` for anything else, unsatisfied ranges included.
+#[must_use]
+pub fn parse_content_range(value: &[u8]) -> Option<ContentRange> {
+    let text = value.strip_prefix(b"bytes ")?;
+    let (first, rest) = split_at_byte(text, b'-')?;
+    let (last, complete) = split_at_byte(rest, b'/')?;
+    let (first, last) = (parse_number(first.trim_ascii())?, parse_number(last.trim_ascii())?);
+    let complete = match complete.trim_ascii() {
+        b"*" => None,
+        digits => Some(parse_number(digits)?),
+    };
+    let end = last.checked_add(1)?;
+    (first < end).then_some(ContentRange { range: first..end, complete })
+}
+
+fn split_at_byte(text: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|other| *other == byte)?;
+    Some((text.get(..at)?, text.get(at.checked_add(1)?..)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +181,24 @@ mod tests {
         assert_eq!(parse(b"bytes=0-1,3-4", 10, 1), RangeOutcome::Full);
         assert_eq!(parse(b"bytes=0-1", 10, 0), RangeOutcome::Full);
         assert_eq!(parse(b"bytes=0-1,30-40", 10, 1), ranges(&[(0, 2)]));
+    }
+
+    #[test]
+    fn content_ranges_are_read_and_others_refused() {
+        let read =
+            |text: &str| parse_content_range(text.as_bytes()).map(|found| (found.range, found.complete));
+        assert_eq!(read("bytes 0-99/1000"), Some((0..100, Some(1000))));
+        assert_eq!(read("bytes  5 - 5 / *"), Some((5..6, None)));
+        for text in [
+            "",
+            "bytes */10",
+            "bytes 5-4/10",
+            "bytes 0-9",
+            "bytes 0-x/9",
+            "items 0-1/2",
+            "bytes 0-18446744073709551615/1",
+        ] {
+            assert_eq!(read(text), None, "{text}");
+        }
     }
 }

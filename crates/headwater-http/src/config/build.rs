@@ -80,6 +80,8 @@ pub struct Location {
     pub log: Vec<Box<dyn LogHandler>>,
     /// Header filters in order.
     pub header_filters: Vec<Box<dyn HeaderFilter>>,
+    /// Whether a header filter may log something about a back end, whose URL is put together for that.
+    pub filters_log_upstream: bool,
     /// The error log.
     pub error_log: Arc<ErrorLog>,
     settings: Vec<Arc<dyn Any + Send + Sync>>,
@@ -303,6 +305,7 @@ fn build_location(
         content: Vec::new(),
         log: Vec::new(),
         header_filters: Vec::new(),
+        filters_log_upstream: false,
         error_log,
         settings: Vec::new(),
     };

@@ -9,6 +9,7 @@ pub mod gunzip;
 pub mod gzip;
 pub mod not_modified;
 pub mod range;
+pub mod slice;
 pub mod ssi;
 pub mod sub_filter;
 pub mod userid;
@@ -119,6 +120,7 @@ pub trait BodyFilter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the filters' names")]
 pub enum Order {
+    Slice,
     Range,
     Gunzip,
     Addition,
@@ -142,6 +144,8 @@ pub enum Filtered {
     Install(Order, Box<dyn BodyFilter>),
     /// The response is replaced by this status.
     Status(u16),
+    /// The response cannot be completed; why is logged.
+    Broken,
 }
 
 /// A filter of response heads.
@@ -156,6 +160,7 @@ pub type Installer = fn(&mut LocationBuilder<'_, '_>) -> headwater_conf::Result<
 
 /// Every header filter, in the order in which they see a response head.
 pub static FILTERS: &[Installer] = &[
+    slice::install,
     not_modified::install,
     crate::modules::headers::install,
     userid::install,
@@ -181,6 +186,7 @@ impl Request {
                     chain.insert(at, (order, filter));
                 }
                 Filtered::Status(status) => return Err(SendError::Status(status)),
+                Filtered::Broken => return Err(SendError::Broken),
             }
         }
         let tail = chain.partition_point(|(order, _)| *order <= Order::Postpone);

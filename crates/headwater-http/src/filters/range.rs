@@ -32,7 +32,7 @@ impl HeaderFilter for Ranges {
         let out = &mut *r.headers_out.borrow_mut();
         if !out.allow_ranges
             || out.status() != 200
-            || !r.is_main()
+            || !(r.is_main() || out.sliced)
             || r.exchange.head.version() < Version::Http10
         {
             out.allow_ranges = false;
@@ -89,8 +89,11 @@ fn single(out: &mut HeadersOut, range: Range<u64>, length: u64) -> Filtered {
     let last = range.end.saturating_sub(1);
     out.list.push(b"Content-Range", format!("bytes {}-{last}/{length}", range.start).as_bytes());
     out.content_length = Some(range.end.saturating_sub(range.start));
+    let position = if out.sliced { out.content_offset } else { 0 };
+    out.content_offset = range.start;
     let parts = vec![Part { head: Bytes::new(), range }];
-    Filtered::Install(Order::Range, Box::new(Cutter { parts, tail: Bytes::new(), position: 0, next: 0 }))
+    let cutter = Cutter { parts, tail: Bytes::new(), position, next: 0, sliced: out.sliced };
+    Filtered::Install(Order::Range, Box::new(cutter))
 }
 
 fn multipart(out: &mut HeadersOut, ranges: Vec<Range<u64>>, length: u64) -> Filtered {
@@ -119,7 +122,7 @@ fn multipart(out: &mut HeadersOut, ranges: Vec<Range<u64>>, length: u64) -> Filt
     let tail = Bytes::from(format!("\r\n--{boundary}--\r\n"));
     out.content_length = Some(total.saturating_add(tail.len() as u64));
     out.content_type = Some(format!("multipart/byteranges; boundary={boundary}").into());
-    Filtered::Install(Order::Range, Box::new(Cutter { parts, tail, position: 0, next: 0 }))
+    Filtered::Install(Order::Range, Box::new(Cutter { parts, tail, position: 0, next: 0, sliced: false }))
 }
 
 struct Part {
@@ -136,6 +139,8 @@ struct Cutter {
     position: u64,
     /// The part that is being cut.
     next: usize,
+    /// Whether the body ends only when that is said: what is cut off may end before another slice begins.
+    sliced: bool,
 }
 
 fn cut<'c>(chunk: &'c Chunk<'_>, start: u64, length: u64) -> Chunk<'c> {
@@ -180,7 +185,8 @@ impl BodyFilter for Cutter {
             }
             let ended = to == part.range.end;
             let last_part = self.next.saturating_add(1) == self.parts.len();
-            let mark = if ended && last_part && self.tail.is_empty() { End::Last } else { End::More };
+            let ends = ended && last_part && self.tail.is_empty() && !self.sliced;
+            let mark = if ends { End::Last } else { End::More };
             next.push(r, cut(&chunk, from.saturating_sub(start), to.saturating_sub(from)), mark)?;
             if !ended {
                 break;
@@ -192,7 +198,7 @@ impl BodyFilter for Cutter {
         }
         match end {
             End::Flush if self.next < self.parts.len() => next.push(r, Chunk::Empty, End::Flush),
-            End::Last if self.next < self.parts.len() => next.push(r, Chunk::Empty, End::Last),
+            End::Last if self.sliced || self.next < self.parts.len() => next.push(r, Chunk::Empty, End::Last),
             _ => Ok(()),
         }
     }

@@ -97,6 +97,7 @@ pub static MODULES: &[&Module] = &[
     &memcached::MODULE,
     &crate::filters::addition::MODULE,
     &crate::filters::charset::MODULE,
+    &crate::filters::slice::MODULE,
     &crate::filters::ssi::MODULE,
     &crate::filters::sub_filter::MODULE,
     &crate::filters::userid::MODULE,

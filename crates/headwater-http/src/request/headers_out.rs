@@ -32,8 +32,10 @@ pub struct HeadersOut {
     pub allow_ranges: bool,
     /// Whether at most one range may be served.
     pub single_range: bool,
-    /// Where the body starts in the whole entity (slice).
+    /// Where the body starts in the whole entity.
     pub content_offset: u64,
+    /// Whether the body is one of several slices, which together are cut to the range asked for.
+    pub sliced: bool,
     /// Whether `Vary: Accept-Encoding` is due.
     pub vary_accept_encoding: bool,
     /// Whether If-Modified-Since and its like must not be tested.

@@ -143,6 +143,13 @@ pub fn log(r: &Request, scheme: &str, uri: &[u8], level: Level, text: fmt::Argum
     if !r.loc().error_log.wants(level) {
         return;
     }
+    *r.upstream_url.borrow_mut() = Some(url(r, scheme, uri));
+    r.log(level, text);
+    *r.upstream_url.borrow_mut() = None;
+}
+
+/// The URL of the back end being asked, as the error log shows it.
+pub(super) fn url(r: &Request, scheme: &str, uri: &[u8]) -> Bytes {
     let peer = r.upstream.borrow().states.last().map(|state| state.peer.clone());
     let mut url = scheme.as_bytes().to_vec();
     if let Some(peer) = &peer {
@@ -152,7 +159,5 @@ pub fn log(r: &Request, scheme: &str, uri: &[u8], level: Level, text: fmt::Argum
         }
     }
     url.extend_from_slice(uri);
-    *r.upstream_url.borrow_mut() = Some(url.into());
-    r.log(level, text);
-    *r.upstream_url.borrow_mut() = None;
+    url.into()
 }

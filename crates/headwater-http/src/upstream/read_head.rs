@@ -14,7 +14,7 @@ use headwater_io::timer::with_timeout;
 use super::engine::{End, Engine};
 use super::head::{Verdict, process};
 use super::peers::Tried;
-use super::protocol::Header;
+use super::protocol::{Header, url};
 use super::relay::Step;
 use super::retry::{self, Attempt, Failure};
 use super::send::Sent;
@@ -193,7 +193,13 @@ impl Engine<'_> {
             }
             return Err(End::Outcome(Outcome::Redirect(redirect)));
         }
-        if let Err(error) = r.send_header() {
+        if r.loc().filters_log_upstream {
+            *r.upstream_url.borrow_mut() =
+                Some(url(r, self.protocol.scheme(), self.protocol.uri(&self.request)));
+        }
+        let sent = r.send_header();
+        *r.upstream_url.borrow_mut() = None;
+        if let Err(error) = sent {
             return Err(End::Outcome(error.outcome()));
         }
         self.protocol.input_filter_init(r, &self.head);

@@ -108,6 +108,7 @@ impl HeaderFilter for Ssi {
                 silent: self.0.silent_errors,
                 waits: None,
                 pending: VecDeque::new(),
+                held: 0,
             }),
         )
     }
@@ -124,6 +125,8 @@ struct Body {
     waits: Option<Rc<Cell<bool>>>,
     /// What came meanwhile.
     pending: VecDeque<(Bytes, End)>,
+    /// What of `Request::held` is this page's.
+    held: u64,
 }
 
 impl BodyFilter for Body {
@@ -137,10 +140,12 @@ impl BodyFilter for Body {
         let outcome = self.take(r, chunk, end, next);
         let bytes: u64 = self.pending.iter().map(|(bytes, _)| bytes.len() as u64).sum();
         let held = bytes.saturating_add(u64::from(self.waits.is_some()));
-        if r.held.replace(held) != held
-            && let Some(family) = r.family()
-        {
-            family.changed.notify_waiters();
+        let before = std::mem::replace(&mut self.held, held);
+        if before != held {
+            r.held.set(r.held.get().saturating_add(held).saturating_sub(before));
+            if let Some(family) = r.family() {
+                family.changed.notify_waiters();
+            }
         }
         outcome
     }
