@@ -18,12 +18,14 @@ use headwater_io::timer::{Timer, with_timeout};
 use super::peers::{Group, Peer, Picked, Report, Tried};
 use super::pool::Link;
 use super::protocol::{Protocol, ResponseHead, log};
-use super::relay::{Spool, Step};
+use super::relay::Step;
 use super::retry::{self, Attempt, Failure};
 use super::settings::{UpstreamConf, local_address};
+use super::spool::Spool;
 use super::tunnel;
 use crate::flow::error_log::Level;
 use crate::flow::os_error;
+use crate::flow::output::SendError;
 use crate::flow::phases::Outcome;
 use crate::request::Request;
 use crate::request::body::BodyError;
@@ -43,6 +45,12 @@ pub(super) struct Engine<'a> {
     pub(super) spool: Option<Spool>,
     /// Whether the body's end waits behind what the temp file still holds.
     pub(super) end_waits: bool,
+    /// Whether the response is being saved.
+    pub(super) storing: bool,
+    /// Whether bytes may wait in a temp file, none having failed so far.
+    pub(super) may_use_file: bool,
+    /// Why the client gets no more of a response that is saved nevertheless.
+    pub(super) lost: Option<SendError>,
     /// Body bytes received that wait until the client took what came of those before.
     pub(super) held: Bytes,
     /// The request's head, and its body when that is small.
@@ -109,6 +117,9 @@ pub async fn run(
         rest: Vec::new(),
         spool: None,
         end_waits: false,
+        storing: false,
+        may_use_file: true,
+        lost: None,
         held: Bytes::new(),
         request,
         streams_body,
@@ -159,7 +170,7 @@ impl Engine<'_> {
     /// Tries peers; a client that leaves ends that, unless its leaving is not to matter or its body is still coming.
     async fn attempts_while_client_waits(&mut self) -> End {
         let r = self.r;
-        if self.conf.ignore_client_abort || !r.is_main() {
+        if self.conf.ignore_client_abort || self.conf.store.is_on() || !r.is_main() {
             return self.attempts().await;
         }
         let connection = r.connection().clone();

@@ -12,10 +12,11 @@
 /// | `connection` | timeouts, `next_upstream`, `buffer_size`, `bind`, `socket_keepalive` |
 /// | `head` | `hide_header`, `pass_header`, `ignore_headers`, `intercept_errors` |
 /// | `body` | buffering of both bodies, what is passed of the request, `limit_rate`, `force_ranges`; needs `connection` |
+/// | `store` | `store`, `store_access`; needs `body` |
 #[macro_export]
 macro_rules! upstream_family {
     ($prefix:literal, $module:literal, $next:ty) => {
-        $crate::upstream_family!($prefix, $module, $next, [connection, head, body]);
+        $crate::upstream_family!($prefix, $module, $next, [connection, head, body, store]);
     };
     ($prefix:literal, $module:literal, $next:ty, [$($group:ident),*]) => {
         $crate::upstream_family!(@directives ($prefix, $module, $next) [$($group)*] []);
@@ -101,6 +102,14 @@ macro_rules! upstream_family {
             concat!($prefix, "force_ranges"), HSL, "on | off", "off" => force_ranges: bool = false;
         ]);
     };
+    (@directives ($prefix:literal, $module:literal, $next:ty) [store $($more:ident)*] [$($all:tt)*]) => {
+        $crate::upstream_family!(@directives ($prefix, $module, $next) [$($more)*] [$($all)*
+            /// Saves complete responses of status 200: where `root` or `alias` would look for them, or under a path.
+            concat!($prefix, "store"), HSL, "on | off | string", "off" => store: $crate::upstream::store::Store = $crate::upstream::store::Store::Off;
+            /// Sets the access rights of saved files and of the directories made for them.
+            concat!($prefix, "store_access"), HSL, "users:permissions ...", "user:rw" => store_access: $crate::upstream::store::StoreAccess = $crate::upstream::store::StoreAccess::USUAL;
+        ]);
+    };
 
     (@values connection $prefix:literal) => {
         impl FamilySettings {
@@ -123,6 +132,14 @@ macro_rules! upstream_family {
                 conf.hide = hidden(usual, &self.hide_header, &self.pass_header);
                 conf.ignore = self.ignore_headers;
                 conf.intercept_errors = self.intercept_errors;
+            }
+        }
+    };
+    (@values store $prefix:literal) => {
+        impl FamilySettings {
+            fn store(&self, conf: &mut UpstreamConf, _: &[&str]) {
+                conf.store = self.store.clone();
+                conf.store_access = self.store_access;
             }
         }
     };

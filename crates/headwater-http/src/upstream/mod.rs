@@ -16,5 +16,7 @@ pub mod relay;
 pub mod retry;
 mod send;
 pub mod settings;
+mod spool;
+pub mod store;
 pub mod target;
 pub mod tunnel;

@@ -199,6 +199,7 @@ impl Engine<'_> {
         }
         self.protocol.input_filter_init(r, &self.head);
         let buffered = r.overrides.buffering.get().unwrap_or(self.conf.buffering);
+        self.begin_store(buffered);
         if buffered {
             r.action.set("reading upstream");
         }

@@ -9,6 +9,7 @@ use headwater_conf::value::Text;
 use headwater_conf::{Args, Cx, Directive, Result, Value};
 use headwater_wire::headers::KnownHeader;
 
+use super::store::{Store, StoreAccess};
 use crate::config::core::{Rate, TempPath};
 use crate::config::flags::flags;
 use crate::script::Complex;
@@ -64,6 +65,10 @@ pub struct UpstreamConf {
     pub force_ranges: bool,
     /// Whether trailer fields are passed on.
     pub pass_trailers: bool,
+    /// Whether and where responses are saved.
+    pub store: Store,
+    /// The mode of saved files.
+    pub store_access: StoreAccess,
 }
 
 impl Default for UpstreamConf {
@@ -94,6 +99,8 @@ impl Default for UpstreamConf {
             limit_rate: Rate::none(),
             force_ranges: false,
             pass_trailers: false,
+            store: Store::Off,
+            store_access: StoreAccess::USUAL,
         }
     }
 }
