@@ -254,6 +254,7 @@ fn build(cx: &mut Cx<'_>, modules: &Modules, number: u64) -> Result<Conf> {
         servers,
         locations,
         upstreams,
+        transparent: cx.take_state::<crate::upstream::sockets::Transparent>().0,
         keeps_upstream_headers,
         variables,
     })

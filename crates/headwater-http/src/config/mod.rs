@@ -55,6 +55,8 @@ pub struct Conf {
     pub temp_dirs: std::collections::BTreeSet<std::path::PathBuf>,
     /// Groups of back ends, named and implicit.
     pub upstreams: Vec<Arc<crate::upstream::peers::Group>>,
+    /// Whether connections to back ends are to come from addresses that are not this host's.
+    pub transparent: bool,
     /// Whether a variable needs the headers of back ends' answers.
     pub keeps_upstream_headers: bool,
     /// The variable table.

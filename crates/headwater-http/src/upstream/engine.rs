@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use headwater_io::connect::ConnectOptions;
+use headwater_io::connect::{ConnectOptions, SetupError};
 use headwater_io::stream::Stream;
 use headwater_io::timer::{Timer, with_timeout};
 
@@ -20,7 +20,7 @@ use super::pool::Link;
 use super::protocol::{Protocol, ResponseHead, log};
 use super::relay::Step;
 use super::retry::{self, Attempt, Failure};
-use super::settings::{UpstreamConf, local_address};
+use super::settings::UpstreamConf;
 use super::spool::Spool;
 use super::tunnel;
 use crate::flow::error_log::Level;
@@ -60,6 +60,8 @@ pub(super) struct Engine<'a> {
     /// Whether the response began before all of the request had left, so that the connection is of no further use.
     pub(super) answered_early: bool,
     owner: usize,
+    /// How to connect.
+    options: ConnectOptions,
     start: Instant,
     attempt_ms: u64,
     pub(super) tried: Tried,
@@ -106,6 +108,7 @@ pub async fn run(
     if let Err(status) = protocol.create_request(r, &mut request) {
         return Outcome::Status(status);
     }
+    let options = conf.connect_options(r);
     r.action.set("connecting to upstream");
     let mut engine = Engine {
         r,
@@ -126,6 +129,7 @@ pub async fn run(
         answered_early: false,
         finalized: false,
         owner,
+        options,
         start: headwater_io::clock::now(),
         attempt_ms: 0,
         tried: group.start(r),
@@ -262,22 +266,25 @@ impl Engine<'_> {
         let mut attempt =
             Attempt { request_sent: false, reused: false, keeps_body: !self.streams_body, start: self.start };
         let owner = if self.group.keepalive.local { self.owner } else { 0 };
-        let idle =
-            self.picked.as_ref().and_then(|picked| self.group.pool.take(&picked.peer, worker.index, owner));
+        let idle = self
+            .picked
+            .as_ref()
+            .and_then(|picked| self.group.pool.take(&picked.peer, worker.index, owner, self.options.local));
         let mut link = match idle {
             Some(link) => {
                 attempt.reused = true;
                 link
             }
-            None => match self.connect().await {
+            None => match self.connect(attempt).await {
                 Ok(stream) => Link {
                     stream,
                     requests: 0,
                     since: headwater_io::clock::now(),
                     reused: false,
+                    local: self.options.local,
                     worker: worker.index,
                 },
-                Err(failure) => return End::Failed(failure, attempt),
+                Err(end) => return end,
             },
         };
         link.requests = link.requests.saturating_add(1);
@@ -303,22 +310,38 @@ impl Engine<'_> {
         }
     }
 
-    async fn connect(&self) -> Result<Stream, Failure> {
-        let Some(picked) = &self.picked else { return Err(Failure::NoLive) };
-        let conf = self.conf;
-        let local = conf.bind.as_ref().and_then(|bind| local_address(&bind.value(self.r)));
-        let options = ConnectOptions { local, keepalive: conf.socket_keepalive, ..ConnectOptions::default() };
-        let connect = Stream::connect(&picked.peer.addr, &options);
-        match with_timeout(&self.timer, conf.connect_timeout, connect).await {
+    async fn connect(&self, attempt: Attempt) -> Result<Stream, End> {
+        let Some(picked) = &self.picked else { return Err(End::Failed(Failure::NoLive, attempt)) };
+        let connect = Stream::connect(&picked.peer.addr, &self.options);
+        match with_timeout(&self.timer, self.conf.connect_timeout, connect).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => {
-                self.connect_failed(&picked.peer, &error);
-                Err(Failure::Error)
-            }
+            Ok(Err(error)) => match SetupError::of(&error) {
+                Some(setup) => {
+                    self.setup_failed(setup);
+                    self.set_status(500);
+                    Err(End::Outcome(Outcome::Status(500)))
+                }
+                None => {
+                    self.connect_failed(&picked.peer, &error);
+                    Err(End::Failed(Failure::Error, attempt))
+                }
+            },
             Err(_) => {
                 self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
-                Err(Failure::Timeout)
+                Err(End::Failed(Failure::Timeout, attempt))
             }
+        }
+    }
+
+    fn setup_failed(&self, setup: &SetupError) {
+        let text = os_error(&setup.error);
+        match self.conf.bind.as_ref().filter(|_| setup.call == "bind") {
+            Some(bind) => {
+                let address = bind.value(self.r);
+                let address = String::from_utf8_lossy(&address);
+                self.log(Level::Crit, format_args!("bind({address}) failed {text}"));
+            }
+            None => self.log(Level::Alert, format_args!("{setup} {text}")),
         }
     }
 

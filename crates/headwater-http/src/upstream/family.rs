@@ -12,11 +12,13 @@
 /// | `connection` | timeouts, `next_upstream`, `buffer_size`, `bind`, `socket_keepalive` |
 /// | `head` | `hide_header`, `pass_header`, `ignore_headers`, `intercept_errors` |
 /// | `body` | buffering of both bodies, what is passed of the request, `limit_rate`, `force_ranges`; needs `connection` |
+/// | `sockets` | `socket_sndbuf`, `socket_rcvbuf` |
+/// | `lowat` | `send_lowat` |
 /// | `store` | `store`, `store_access`; needs `body` |
 #[macro_export]
 macro_rules! upstream_family {
     ($prefix:literal, $module:literal, $next:ty) => {
-        $crate::upstream_family!($prefix, $module, $next, [connection, head, body, store]);
+        $crate::upstream_family!($prefix, $module, $next, [connection, head, body, store, sockets]);
     };
     ($prefix:literal, $module:literal, $next:ty, [$($group:ident),*]) => {
         $crate::upstream_family!(@directives ($prefix, $module, $next) [$($group)*] []);
@@ -57,7 +59,7 @@ macro_rules! upstream_family {
             /// Sets the size of the buffer for a response head.
             concat!($prefix, "buffer_size"), HSL, "size", "4k" => buffer_size: Size = Size(4096);
             /// Sets the local address of connections to back ends.
-            concat!($prefix, "bind"), HSL, "address | off", "" => bind: Bind = Bind::default();
+            concat!($prefix, "bind"), HSL, "address [transparent] | off", "" => bind: Bind = Bind::default();
             /// Turns TCP keepalive on for connections to back ends.
             concat!($prefix, "socket_keepalive"), HSL, "on | off", "off" => socket_keepalive: bool = false;
         ]);
@@ -102,6 +104,20 @@ macro_rules! upstream_family {
             concat!($prefix, "force_ranges"), HSL, "on | off", "off" => force_ranges: bool = false;
         ]);
     };
+    (@directives ($prefix:literal, $module:literal, $next:ty) [sockets $($more:ident)*] [$($all:tt)*]) => {
+        $crate::upstream_family!(@directives ($prefix, $module, $next) [$($more)*] [$($all)*
+            /// Sets the kernel's buffer for sending to a back end.
+            concat!($prefix, "socket_sndbuf"), HSL, "size", "" => socket_sndbuf: Size = Size(0);
+            /// Sets the kernel's buffer for receiving from a back end.
+            concat!($prefix, "socket_rcvbuf"), HSL, "size", "" => socket_rcvbuf: Size = Size(0);
+        ]);
+    };
+    (@directives ($prefix:literal, $module:literal, $next:ty) [lowat $($more:ident)*] [$($all:tt)*]) => {
+        $crate::upstream_family!(@directives ($prefix, $module, $next) [$($more)*] [$($all)*
+            /// Is not supported by Linux: ignored with a warning.
+            concat!($prefix, "send_lowat"), HSL, "size", "0" => send_lowat: $crate::upstream::sockets::SendLowat = $crate::upstream::sockets::SendLowat;
+        ]);
+    };
     (@directives ($prefix:literal, $module:literal, $next:ty) [store $($more:ident)*] [$($all:tt)*]) => {
         $crate::upstream_family!(@directives ($prefix, $module, $next) [$($more)*] [$($all)*
             /// Saves complete responses of status 200: where `root` or `alias` would look for them, or under a path.
@@ -132,6 +148,21 @@ macro_rules! upstream_family {
                 conf.hide = hidden(usual, &self.hide_header, &self.pass_header);
                 conf.ignore = self.ignore_headers;
                 conf.intercept_errors = self.intercept_errors;
+            }
+        }
+    };
+    (@values sockets $prefix:literal) => {
+        impl FamilySettings {
+            fn sockets(&self, conf: &mut UpstreamConf, _: &[&str]) {
+                conf.socket_sndbuf = *self.socket_sndbuf;
+                conf.socket_rcvbuf = *self.socket_rcvbuf;
+            }
+        }
+    };
+    (@values lowat $prefix:literal) => {
+        impl FamilySettings {
+            fn lowat(&self, _: &mut UpstreamConf, _: &[&str]) {
+                let _ = self.send_lowat;
             }
         }
     };

@@ -16,6 +16,7 @@ pub mod relay;
 pub mod retry;
 mod send;
 pub mod settings;
+pub mod sockets;
 mod spool;
 pub mod store;
 pub mod target;

@@ -4,6 +4,7 @@
 //! reactor. nginx's counterpart: `ngx_http_upstream_keepalive_module.c`.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,8 @@ pub struct Link {
     pub since: Instant,
     /// Whether it comes from the pool, so that the back end may have closed it meanwhile.
     pub reused: bool,
+    /// The local address it was asked to have.
+    pub local: Option<SocketAddr>,
     /// The worker whose reactor knows it.
     pub worker: usize,
 }
@@ -53,8 +56,14 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an idle connection to a peer, one of this worker's if there is one.
-    pub fn take(&self, peer: &Arc<Peer>, worker: usize, owner: usize) -> Option<Link> {
+    /// Takes an idle connection to a peer, one of this worker's if there is one. It has the wanted local address.
+    pub fn take(
+        &self,
+        peer: &Arc<Peer>,
+        worker: usize,
+        owner: usize,
+        local: Option<SocketAddr>,
+    ) -> Option<Link> {
         loop {
             let idle = {
                 let mut all = self.idle();
@@ -62,7 +71,7 @@ impl Pool {
                     return None;
                 }
                 let same = |idle: &Idle| Arc::ptr_eq(&idle.peer, peer) || idle.peer.addr == peer.addr;
-                let fits = |idle: &Idle| same(idle) && idle.owner == owner;
+                let fits = |idle: &Idle| same(idle) && idle.owner == owner && idle.link.local == local;
                 let own = all.iter().rposition(|idle| fits(idle) && idle.link.worker == worker);
                 let at = own.or_else(|| all.iter().rposition(fits))?;
                 all.remove(at)?

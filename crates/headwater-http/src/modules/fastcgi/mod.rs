@@ -25,7 +25,12 @@ use script_name::{ScriptNames, SplitPattern};
 
 const NAME: &str = "ngx_http_fastcgi_module";
 
-crate::upstream_family!("fastcgi_", "ngx_http_fastcgi_module", CgiNextUpstream);
+crate::upstream_family!(
+    "fastcgi_",
+    "ngx_http_fastcgi_module",
+    CgiNextUpstream,
+    [connection, head, body, store, sockets, lowat]
+);
 
 /// The module.
 pub static MODULE: Module = Module {
@@ -50,8 +55,6 @@ settings! {
         "fastcgi_keep_conn", HSL, "on | off", "off" => keep_conn: bool = false;
         /// Sets a text that makes a response invalid when the server writes it to its standard error before the response.
         "fastcgi_catch_stderr", HSL, "string", "" => catch_stderr: List<Text> = List::default();
-        /// Has no meaning here: the kernel decides when data is sent.
-        "fastcgi_send_lowat", HSL, "size", "0" => send_lowat: crate::config::ignored::Ignored<1, 1> = crate::config::ignored::Ignored;
     }
 }
 

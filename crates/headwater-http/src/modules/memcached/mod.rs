@@ -52,12 +52,14 @@ flags! {
         NOT_FOUND = 9, "not_found";
         /// Never.
         OFF = 12, "off";
+        /// As in [`NextUpstream`].
+        DENIED = 13, "denied";
     }
 }
 
 impl MemcachedNextUpstream {
     /// The words.
-    pub const SYNTAX: &str = "error | timeout | invalid_response | not_found | off ...";
+    pub const SYNTAX: &str = "error | timeout | denied | invalid_response | not_found | off ...";
     /// The default.
     pub const USUAL: Self = Self::ERROR.and(Self::TIMEOUT);
 

@@ -31,7 +31,12 @@ use redirect::{Redirects, Rewrite};
 use request::RequestTemplate;
 use url::{Pass, Upstream};
 
-crate::upstream_family!("proxy_", "ngx_http_proxy_module", NextUpstream);
+crate::upstream_family!(
+    "proxy_",
+    "ngx_http_proxy_module",
+    NextUpstream,
+    [connection, head, body, store, sockets, lowat]
+);
 
 /// The module.
 pub static MODULE: Module = Module {
