@@ -18,6 +18,7 @@ pub mod logbuffer;
 pub mod logfile;
 pub mod parked;
 pub mod process;
+pub mod resolver;
 pub mod scratch;
 pub mod signals;
 pub mod sockopt;

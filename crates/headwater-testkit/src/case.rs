@@ -14,6 +14,7 @@
 //! | `file PATH [gzip] [nonl] [repeat=N]` | a file below the server's directory; its time is always 2024-01-01 |
 //! | `dir PATH` | an empty directory |
 //! | `origin NAME` | rules of a scripted origin ([`crate::origin::rules`]) |
+//! | `dns NAME [quiet]` | rules of a scripted name server ([`crate::dns::rules`]); `quiet`: what it was asked is not compared |
 //! | `logs PATH...` | log files to compare once all cases ran, lines sorted |
 //! | `case NAME` | a client script ([`crate::script`]) |
 //! | `test CONTEXT NAME` | configuration text for `-t`; CONTEXT: `file`, `main`, `events`, `http`, `server`, `location`, `upstream` |
@@ -34,6 +35,8 @@ pub struct CaseFile {
     pub files: Vec<FileSpec>,
     /// Names and rules of origins.
     pub origins: Vec<(String, Vec<String>)>,
+    /// Names and rules of name servers.
+    pub dns: Vec<(String, Vec<String>)>,
     /// Log files to compare.
     pub logs: Vec<String>,
     /// The cases, in order.
@@ -116,7 +119,9 @@ pub fn parse(name: &str, text: &str) -> io::Result<CaseFile> {
 
 /// Whether a line that looks like a section says what came on one of several connections, or what an origin saw, as part of an expectation.
 fn is_seen(header: &str) -> bool {
-    header.starts_with("connection ") || header.starts_with("origin ") && header.contains(" connection ")
+    header.starts_with("connection ")
+        || header.starts_with("origin ") && header.contains(" connection ")
+        || header.ends_with(" was asked")
 }
 
 /// The pieces of the configuration.
@@ -156,6 +161,7 @@ fn add(file: &mut CaseFile, parts: &mut Parts, header: &str, lines: Vec<String>)
         "file" => file.files.push(file_spec(rest, text())),
         "dir" => file.files.push(FileSpec { path: rest.to_owned(), content: None, gzip: false }),
         "origin" => file.origins.push((rest.to_owned(), lines)),
+        "dns" => file.dns.push((rest.to_owned(), lines)),
         "logs" => file.logs.extend(rest.split_whitespace().map(str::to_owned)),
         "case" => {
             let is_step = |line: &String| !line.trim().is_empty() && !line.starts_with('#');

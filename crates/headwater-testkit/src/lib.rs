@@ -7,6 +7,7 @@
 pub mod case;
 pub mod client;
 pub mod compare;
+pub mod dns;
 pub mod example;
 pub mod load;
 pub mod normalize;

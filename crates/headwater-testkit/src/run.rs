@@ -15,6 +15,7 @@ use flate2::write::GzEncoder;
 
 use crate::case::{Action, Case, CaseFile, FileSpec};
 use crate::client;
+use crate::dns::{self, Dns};
 use crate::normalize;
 use crate::origin::Origin;
 use crate::origin::rules::Rules;
@@ -55,6 +56,7 @@ fn run_once(binary: &Path, file: &CaseFile, wanted: &dyn Fn(&Case) -> bool) -> i
     let mut template = Template::new(dir.path());
     write_files(dir.path(), &file.files)?;
     let origins = start_origins(file, &mut template)?;
+    let name_servers = start_name_servers(file, &mut template)?;
     let is_script = |case: &Case| matches!(case.action, Action::Script(_)) && wanted(case);
     let mut server = None;
     if file.cases.iter().any(is_script) {
@@ -65,7 +67,7 @@ fn run_once(binary: &Path, file: &CaseFile, wanted: &dyn Fn(&Case) -> bool) -> i
     for case in &file.cases {
         let result = match &case.action {
             _ if !wanted(case) => Ok(String::new()),
-            Action::Script(lines) => run_script(lines, &mut template, &origins),
+            Action::Script(lines) => run_script(lines, &mut template, &origins, &name_servers),
             Action::Test(conf) => run_test(binary, conf, &mut template),
         };
         results.push(result.unwrap_or_else(|error| format!("{BROKEN}{error}>")));
@@ -97,12 +99,35 @@ fn start_origins(file: &CaseFile, template: &mut Template) -> io::Result<Vec<Ori
     Ok(started)
 }
 
-fn run_script(lines: &[String], template: &mut Template, origins: &[Origin]) -> io::Result<String> {
+fn start_name_servers(file: &CaseFile, template: &mut Template) -> io::Result<Vec<(String, bool, Dns)>> {
+    let mut started = Vec::new();
+    for (header, lines) in &file.dns {
+        let (name, quiet) = header.split_once(' ').map_or((header.as_str(), false), |(name, _)| (name, true));
+        let port = free_port()?;
+        template.set(&format!("DNS_{name}"), port);
+        let lines = lines.iter().map(|line| template.fill(line)).collect::<io::Result<Vec<_>>>()?;
+        started.push((name.to_owned(), quiet, Dns::start(port, dns::rules::Rules::parse(&lines)?)?));
+    }
+    Ok(started)
+}
+
+fn run_script(
+    lines: &[String],
+    template: &mut Template,
+    origins: &[Origin],
+    name_servers: &[(String, bool, Dns)],
+) -> io::Result<String> {
     let lines = lines.iter().map(|line| template.fill(line)).collect::<io::Result<Vec<_>>>()?;
     let connections = client::play(&script::parse(&lines)?, template)?;
     let mut text = normalize::received(&connections, template);
     for origin in origins {
         text.push_str(&normalize::seen(&origin.take_seen(), template));
+    }
+    for (name, quiet, dns) in name_servers {
+        let seen = dns.take_seen();
+        if !quiet && !seen.is_empty() {
+            text.push_str(&format!("=== {name} was asked\n{}\n", seen.join("\n")));
+        }
     }
     Ok(text)
 }

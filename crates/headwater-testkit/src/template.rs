@@ -1,7 +1,8 @@
 //! Placeholders of configurations and scripts, and the ports they name.
 //!
 //! `%%PORT_x%%` is a free TCP port, the same one for the same name; `%%DIR%%` the server's private directory;
-//! `%%ORIGIN_x%%` the port and `%%UNIX_x%%` the socket path of the scripted origin `x`.
+//! `%%ORIGIN_x%%` the port and `%%UNIX_x%%` the socket path of the scripted origin `x`, `%%DNS_x%%` the
+//! port of the scripted name server `x`.
 //! Called by the server, the runner and the normaliser; calls nothing. nginx counterpart: none.
 
 use std::collections::BTreeMap;

@@ -235,6 +235,7 @@ fn build(cx: &mut Cx<'_>, modules: &Modules, number: u64) -> Result<Conf> {
     }
     let servers = build_servers(cx, &decl, &mut locations)?;
     let listeners = build_listeners(cx, &decl)?;
+    let names = crate::modules::upstream::named_groups(cx, decl.scope)?;
     for module in modules.iter() {
         (module.finish)(cx)?;
     }
@@ -255,6 +256,7 @@ fn build(cx: &mut Cx<'_>, modules: &Modules, number: u64) -> Result<Conf> {
         locations,
         upstreams,
         transparent: cx.take_state::<crate::upstream::sockets::Transparent>().0,
+        names,
         keeps_upstream_headers,
         variables,
     })

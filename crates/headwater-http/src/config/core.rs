@@ -8,6 +8,7 @@ use headwater_conf::value::{Buffers, List, Milliseconds, Number, Offset, Size};
 use headwater_conf::{keywords, settings};
 
 use super::ignored::Ignored;
+use super::resolver::ResolverValue;
 pub use super::values::{
     Alias, ErrorPage, KeepaliveDisable, KeepaliveTimeout, MimeType, Presence, Rate, Root, ServerTokens,
     TempPath, Types, path_value,
@@ -171,6 +172,10 @@ settings! {
         "msie_padding", HSL, "on | off", "on" => msie_padding: bool = true;
         /// Sets the pages or URIs for error statuses.
         "error_page", HSLI, "code ... [=[response]] uri", "" => error_page: List<ErrorPage> = List::default();
+        /// Sets the name servers for names that are known at run time only.
+        "resolver", HSL, "address ... [valid=time] [ipv4=on|off] [ipv6=on|off]", "" => resolver: Option<ResolverValue> = None;
+        /// Limits the time in which a name must be resolved.
+        "resolver_timeout", HSL, "time", "30s" => resolver_timeout: Milliseconds = Milliseconds::from_secs(30);
         /// Passes `103 Early Hints` of back ends on when one of the strings is neither empty nor `0`.
         "early_hints", HSL, "string ...", "" => early_hints: Predicates = Predicates::default();
         /// Warns in the log when a variable is used that nothing has set.

@@ -12,14 +12,20 @@ pub mod listen;
 pub mod lookup;
 pub mod main;
 pub mod mime_types;
+pub mod resolver;
 pub mod values;
 
+use std::cell::RefCell;
 use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 
 pub use build::{Loaded, Location, LocationBuilder, Server, load};
 pub use decl::{LocId, LocationKind, ServerId};
 
+use headwater_io::resolver::{Resolver, ResolverOptions};
+
+use crate::flow::error_log::Level;
 use crate::script::Variables;
 use listen::ListenerKey;
 use lookup::ServerNames;
@@ -57,6 +63,8 @@ pub struct Conf {
     pub upstreams: Vec<Arc<crate::upstream::peers::Group>>,
     /// Whether connections to back ends are to come from addresses that are not this host's.
     pub transparent: bool,
+    /// Groups with servers whose names are looked up at run time.
+    pub names: Vec<crate::upstream::names::NamedGroup>,
     /// Whether a variable needs the headers of back ends' answers.
     pub keeps_upstream_headers: bool,
     /// The variable table.
@@ -66,6 +74,9 @@ pub struct Conf {
 impl Conf {
     /// Puts the configuration into use, when nothing can go wrong with it any more: from here on groups of back ends with a `zone` share their state with the one before.
     pub fn activate(&self) {
+        for named in &self.names {
+            named.take_over();
+        }
         for group in &self.upstreams {
             group.activate();
         }
@@ -95,13 +106,27 @@ impl Conf {
 /// A generation as one worker holds it: reference counts are not shared between workers.
 pub struct Generation {
     conf: Arc<Conf>,
+    /// The worker's clients of name servers, made when they are first needed.
+    resolvers: RefCell<Vec<(Arc<ResolverOptions>, Rc<Resolver>)>>,
 }
 
 impl Generation {
     /// Wraps a configuration for one worker.
     #[must_use]
     pub fn new(conf: Arc<Conf>) -> Self {
-        Self { conf }
+        Self { conf, resolvers: RefCell::default() }
+    }
+
+    /// This worker's client for a `resolver` directive; all places that inherited the directive share it.
+    pub fn resolver(&self, options: &Arc<ResolverOptions>) -> Rc<Resolver> {
+        let mut resolvers = self.resolvers.borrow_mut();
+        if let Some((_, resolver)) = resolvers.iter().find(|(known, _)| Arc::ptr_eq(known, options)) {
+            return resolver.clone();
+        }
+        let log = self.conf.main.error_log.clone();
+        let resolver = Resolver::new(options, Box::new(move |text| log.write(Level::Error, None, text)));
+        resolvers.push((options.clone(), resolver.clone()));
+        resolver
     }
 }
 

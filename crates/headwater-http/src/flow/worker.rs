@@ -23,6 +23,7 @@ use super::accept::{self, Idle};
 use super::error_log::Level;
 use crate::config::listen::ListenerKey;
 use crate::config::{Conf, Generation};
+use crate::upstream::names;
 
 /// What the master tells a worker.
 pub enum Command {
@@ -224,6 +225,9 @@ pub fn run(index: usize, mut commands: UnboundedReceiver<Command>, shared: Arc<S
             generation: RefCell::new(Rc::new(Generation::new(conf))),
             parked_at_release: Cell::new(0),
         });
+        // Peers are shared, so one worker looks up their names; a configuration that is replaced takes its tasks with it.
+        let keep_names = |worker: &Rc<Worker>| (worker.index == 0).then(|| names::keep(&worker.generation()));
+        let mut names = keep_names(&worker);
         let mut listening = HashMap::new();
         listen(&worker, &mut listening, sockets);
         let unpark = spawn_local(unpark(worker.clone()));
@@ -234,7 +238,9 @@ pub fn run(index: usize, mut commands: UnboundedReceiver<Command>, shared: Arc<S
                     for group in &worker.generation().upstreams {
                         group.pool.retire();
                     }
+                    drop(names.take());
                     *worker.generation.borrow_mut() = Rc::new(Generation::new(conf));
+                    names = keep_names(&worker);
                     listen(&worker, &mut listening, sockets);
                 }
                 Command::Quit(limit) => {
@@ -246,6 +252,7 @@ pub fn run(index: usize, mut commands: UnboundedReceiver<Command>, shared: Arc<S
             }
         }
         listen(&worker, &mut listening, Vec::new());
+        drop(names);
         unpark.abort();
         janitor.abort();
         crate::modules::flush_logs();

@@ -3,7 +3,7 @@
 //! choose peer → connect or reuse → send → read head → relay body → finish, with one timer per stage; a failed attempt goes to `retry`. Called by
 //! content handlers. nginx's counterpart: `ngx_http_upstream.c` up to `ngx_http_upstream_send_response`.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -99,7 +99,7 @@ pub async fn run(
     owner: usize,
     mut protocol: Box<dyn Protocol>,
 ) -> Outcome<'static> {
-    let buffered = conf.request_buffering || (protocol.needs_length() && r.exchange.body.is_chunked());
+    let buffered = is_buffered(r, conf, &*protocol);
     let streams_body = match prepare_body(r, conf, buffered).await {
         Ok(streams) => streams,
         Err(outcome) => return outcome,
@@ -150,9 +150,18 @@ pub async fn run(
     outcome
 }
 
+/// Whether the client's body is read before back ends are looked at.
+pub(super) fn is_buffered(r: &Request, conf: &UpstreamConf, protocol: &dyn Protocol) -> bool {
+    conf.request_buffering || (protocol.needs_length() && r.exchange.body.is_chunked())
+}
+
 /// Reads the request body, or as much of it as came with the head when it is sent on as it comes; gives whether there is more to
 /// send on.
-async fn prepare_body(r: &Request, conf: &UpstreamConf, buffered: bool) -> Result<bool, Outcome<'static>> {
+pub(super) async fn prepare_body(
+    r: &Request,
+    conf: &UpstreamConf,
+    buffered: bool,
+) -> Result<bool, Outcome<'static>> {
     if !conf.pass_request_body {
         return Ok(false);
     }
@@ -164,6 +173,30 @@ async fn prepare_body(r: &Request, conf: &UpstreamConf, buffered: bool) -> Resul
     }
 }
 
+/// Runs something for the client; `None` when that leaves before, unless its leaving is not to matter.
+pub(super) async fn while_client_waits<F: Future>(
+    r: &Request,
+    conf: &UpstreamConf,
+    streams_body: bool,
+    work: F,
+) -> Option<F::Output> {
+    if conf.ignore_client_abort || conf.store.is_on() || !r.is_main() {
+        return Some(work.await);
+    }
+    let connection = r.connection().clone();
+    let mut closed = pin!(connection.closed());
+    // While the body is sent on as it comes, reading the connection is the body's business.
+    let closed = poll_fn(|cx| match streams_body && !r.exchange.body.is_complete() {
+        true => Poll::Pending,
+        false => closed.as_mut().poll(cx),
+    });
+    tokio::select! {
+        biased;
+        output = work => Some(output),
+        () = closed => None,
+    }
+}
+
 impl Engine<'_> {
     fn finalize(&mut self, status: u16) {
         if !std::mem::replace(&mut self.finalized, true) {
@@ -171,26 +204,10 @@ impl Engine<'_> {
         }
     }
 
-    /// Tries peers; a client that leaves ends that, unless its leaving is not to matter or its body is still coming.
+    /// Tries peers while the client waits.
     async fn attempts_while_client_waits(&mut self) -> End {
-        let r = self.r;
-        if self.conf.ignore_client_abort || self.conf.store.is_on() || !r.is_main() {
-            return self.attempts().await;
-        }
-        let connection = r.connection().clone();
-        let streams_body = self.streams_body;
-        let mut closed = pin!(connection.closed());
-        // While the body is sent on as it comes, reading the connection is the body's business.
-        let closed = poll_fn(|cx| match streams_body && !r.exchange.body.is_complete() {
-            true => Poll::Pending,
-            false => closed.as_mut().poll(cx),
-        });
-        let end = tokio::select! {
-            biased;
-            end = self.attempts() => Some(end),
-            () = closed => None,
-        };
-        if let Some(end) = end {
+        let (r, conf, streams_body) = (self.r, self.conf, self.streams_body);
+        if let Some(end) = while_client_waits(r, conf, streams_body, self.attempts()).await {
             return end;
         }
         let already = if r.header_sent.get() { "" } else { ", so upstream connection is closed too" };

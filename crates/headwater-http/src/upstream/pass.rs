@@ -104,15 +104,16 @@ impl Route {
             Upstream::Fixed(group) => engine::run(r, conf, group, self.owner, protocol).await,
             Upstream::Dynamic(value, address) => {
                 let value = value.value(r);
-                let group = address(&value)
-                    .map_err(|message| (500, message.to_owned()))
-                    .and_then(|name| target::dynamic(r, &String::from_utf8_lossy(name), None));
-                match group {
-                    Ok(group) => engine::run(r, conf, &group, self.owner, protocol).await,
-                    Err((status, message)) => {
+                let name = match address(&value) {
+                    Ok(name) => String::from_utf8_lossy(name).into_owned(),
+                    Err(message) => {
                         r.log(Level::Error, format_args!("{message}"));
-                        Outcome::Status(status)
+                        return Outcome::Status(500);
                     }
+                };
+                match target::dynamic(r, conf, &*protocol, &name, None).await {
+                    Ok(group) => engine::run(r, conf, &group, self.owner, protocol).await,
+                    Err(outcome) => outcome,
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Where a `*_pass` leads: a group of the configuration, or an implicit one of a single name.
 //!
 //! Called by the `*_pass` modules at load ([`fixed`]) and, when the value has variables, for each request ([`dynamic`]). nginx's counterpart:
-//! `ngx_http_upstream_add`, `ngx_http_upstream_init_request`.
+//! `ngx_http_upstream_add`, `ngx_http_upstream_init_request`, `ngx_http_upstream_resolve_handler`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,7 +9,13 @@ use std::sync::Arc;
 use headwater_conf::{Cx, Directive, Result};
 use headwater_io::addr::Addr;
 
+use super::engine;
 use super::peers::{Group, Groups, Keepalive, Peer};
+use super::protocol::Protocol;
+use super::settings::UpstreamConf;
+use crate::config::resolver;
+use crate::flow::error_log::Level;
+use crate::flow::phases::Outcome;
 use crate::modules::upstream::resolve;
 use crate::request::Request;
 
@@ -66,45 +72,114 @@ pub fn fixed(
     Ok(cx.state::<Groups>().add(Group::new(name, peers, Vec::new(), Keepalive::default())))
 }
 
-/// The group of a name found at run time. An error is the response's status and a text for the log.
+/// Where a name found at run time leads.
+#[derive(Debug)]
+enum Destination {
+    /// To a group that there is, or to an address.
+    Group(Arc<Group>),
+    /// To the addresses of a host, once they are known.
+    Host(String, u16),
+}
+
+/// The group of a name found at run time. Names that are in no configuration are asked for by the location's `resolver`, while the client waits.
 ///
 /// # Errors
-/// 500 for a name that is none, 502 for one that cannot be resolved.
-pub fn dynamic(
+/// What becomes of the request instead, logged already: 500 for a name that is none, 502 for one that cannot be resolved.
+pub async fn dynamic(
+    r: &Request,
+    conf: &UpstreamConf,
+    protocol: &dyn Protocol,
+    name: &str,
+    default_port: Option<u16>,
+) -> std::result::Result<Arc<Group>, Outcome<'static>> {
+    let fail = |status: u16, text: std::fmt::Arguments<'_>| {
+        r.log(Level::Error, text);
+        Err(Outcome::Status(status))
+    };
+    let (host, port) = match destination(r, name, default_port) {
+        Ok(Destination::Group(group)) => return Ok(group),
+        Ok(Destination::Host(host, port)) => (host, port),
+        Err((status, text)) => return fail(status, format_args!("{text}")),
+    };
+    // As in nginx the body, if it is buffered, is there before the name is looked up.
+    let streams_body = engine::prepare_body(r, conf, engine::is_buffered(r, conf, protocol)).await?;
+    let core = r.loc().core.clone();
+    let Some(options) = &core.resolver else {
+        return fail(502, format_args!("no resolver defined to resolve {host}"));
+    };
+    let resolver = r.exchange.generation.resolver(&options.0);
+    let lookup = resolver.addresses(host.as_bytes(), *core.resolver_timeout);
+    match engine::while_client_waits(r, conf, streams_body, lookup).await {
+        Some(Ok(found)) => {
+            let addresses = found.addresses.into_iter();
+            let peers = addresses.map(|ip| Peer::new(Addr::Inet(SocketAddr::new(ip, port)), name)).collect();
+            Ok(unpooled(name, peers))
+        }
+        Some(Err(error)) => {
+            let host = host.strip_suffix('.').unwrap_or(&host).to_ascii_lowercase();
+            fail(502, format_args!("{host} could not be resolved ({error})"))
+        }
+        None => {
+            r.log(Level::Info, format_args!("client prematurely closed connection"));
+            Err(Outcome::Close(499))
+        }
+    }
+}
+
+/// A group for one request; its connections are not kept, because nothing would find them again.
+fn unpooled(name: &str, peers: Vec<Peer>) -> Arc<Group> {
+    let keepalive = Keepalive { connections: 0, ..Keepalive::default() };
+    Arc::new(Group::new(name, peers, Vec::new(), keepalive))
+}
+
+fn destination(
     r: &Request,
     name: &str,
     default_port: Option<u16>,
-) -> std::result::Result<Arc<Group>, (u16, String)> {
-    let known = r.exchange.generation.upstreams.iter().find(|group| group.name.eq_ignore_ascii_case(name));
-    if let Some(group) = known {
-        return Ok(group.clone());
+) -> std::result::Result<Destination, (u16, String)> {
+    let groups = &r.exchange.generation.upstreams;
+    if let Some(group) = groups.iter().find(|group| group.name.eq_ignore_ascii_case(name)) {
+        return Ok(Destination::Group(group.clone()));
     }
-    let addr = match name.strip_prefix("unix:") {
-        Some("") => {
+    if let Some(path) = name.strip_prefix("unix:") {
+        if path.is_empty() {
             return Err((500, format!("no path in the unix domain socket in upstream \"{name}\"")));
         }
-        Some(path) => Addr::unix(path),
-        None => Addr::Inet(inet(name, default_port)?),
+        return Ok(Destination::Group(unpooled(name, vec![Peer::new(Addr::unix(path), name)])));
+    }
+    let (host, port) = host_and_port(name, default_port)?;
+    // A group that follows from another *_pass fits when its port does, written or not.
+    let same = |group: &&Arc<Group>| {
+        !group.declared
+            && host_of(&group.name).eq_ignore_ascii_case(host)
+            && port_of(&group.name).map_or(default_port, |port| port.parse().ok()) == Some(port)
     };
-    let keepalive = Keepalive { connections: 0, ..Keepalive::default() };
-    Ok(Arc::new(Group::new(name, vec![Peer::new(addr, name)], Vec::new(), keepalive)))
+    if let Some(group) = groups.iter().find(same) {
+        return Ok(Destination::Group(group.clone()));
+    }
+    match host.parse::<IpAddr>() {
+        Ok(ip) => {
+            let address = Addr::Inet(SocketAddr::new(ip, port));
+            Ok(Destination::Group(unpooled(name, vec![Peer::new(address, name)])))
+        }
+        Err(_) => Ok(Destination::Host(host.to_owned(), port)),
+    }
 }
 
-fn inet(name: &str, default_port: Option<u16>) -> std::result::Result<SocketAddr, (u16, String)> {
-    let host = host_of(name);
-    let port = match port_of(name) {
-        None => default_port,
-        Some(digits) => {
-            let port = digits.parse().ok().filter(|port| *port > 0);
-            Some(port.ok_or_else(|| (500, format!("invalid port in upstream \"{name}\"")))?)
-        }
-    };
-    if host.is_empty() {
-        return Err((500, format!("no host in upstream \"{name}\"")));
+/// Host and port of a name found at run time.
+///
+/// # Errors
+/// The response's status and a text for the log.
+pub fn host_and_port(
+    name: &str,
+    default_port: Option<u16>,
+) -> std::result::Result<(&str, u16), (u16, String)> {
+    let (host, port) = resolver::host_and_port(name, default_port.unwrap_or(0))
+        .map_err(|words| (500, format!("{words} in upstream \"{name}\"")))?;
+    if port == 0 {
+        return Err((500, format!("no port in upstream \"{host}\"")));
     }
-    let port = port.ok_or_else(|| (500, format!("no port in upstream \"{host}\"")))?;
-    let ip: IpAddr = host.parse().map_err(|_| (502, format!("no resolver defined to resolve {host}")))?;
-    Ok(SocketAddr::new(ip, port))
+    Ok((host, port))
 }
 
 #[cfg(test)]
@@ -122,12 +197,12 @@ mod tests {
 
     #[test]
     fn addresses_need_a_port_unless_there_is_a_default() {
-        let text = |name| inet(name, None).unwrap_err();
-        assert_eq!(inet("127.0.0.1:9000", None), Ok(SocketAddr::from(([127, 0, 0, 1], 9000))));
-        assert_eq!(inet("127.0.0.1", Some(80)), Ok(SocketAddr::from(([127, 0, 0, 1], 80))));
+        let text = |name| host_and_port(name, None).unwrap_err();
+        assert_eq!(host_and_port("127.0.0.1:9000", None), Ok(("127.0.0.1", 9000)));
+        assert_eq!(host_and_port("php", Some(80)), Ok(("php", 80)));
         assert_eq!(text("127.0.0.1"), (500, "no port in upstream \"127.0.0.1\"".to_owned()));
         assert_eq!(text("127.0.0.1:0"), (500, "invalid port in upstream \"127.0.0.1:0\"".to_owned()));
         assert_eq!(text(":9000"), (500, "no host in upstream \":9000\"".to_owned()));
-        assert_eq!(text("php:9000"), (502, "no resolver defined to resolve php".to_owned()));
+        assert_eq!(text("[::1"), (500, "invalid host in upstream \"[::1\"".to_owned()));
     }
 }

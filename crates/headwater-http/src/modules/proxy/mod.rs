@@ -18,14 +18,14 @@ use headwater_conf::{Args, Cx, Directive, Result, Value, keywords, settings};
 
 use super::Module;
 use crate::config::core::{Rate, TempPath};
-use crate::config::{LocationBuilder, LocationKind};
+use crate::config::{LocId, LocationBuilder, LocationKind};
 use crate::flow::error_log::Level;
 use crate::flow::phases::{Handler, Outcome};
 use crate::request::Request;
 use crate::script::{Complex, NameValue, VariableDef};
 use crate::upstream::engine;
-use crate::upstream::peers::Group;
 use crate::upstream::settings::{Bind, HIDDEN_BY_PROXY, IgnoreHeaders, NextUpstream, UpstreamConf, hidden};
+use crate::upstream::target;
 use cookie::{Cookies, Rules};
 use redirect::{Redirects, Rewrite};
 use request::RequestTemplate;
@@ -122,6 +122,8 @@ pub struct ProxyLocation {
 
 /// The back end's name of one request, when it depends on variables.
 struct ProxyHost {
+    /// The location that found it; after a redirect to another one it is nobody's.
+    location: LocId,
     host: Bytes,
     port: Bytes,
 }
@@ -182,23 +184,33 @@ async fn serve(location: &Arc<ProxyLocation>, r: &Request) -> Outcome<'static> {
         }
         Upstream::Dynamic(value) => {
             let text = value.value(r).into_owned();
-            let target = match url::parse_dynamic(r, &text) {
+            let location_id = r.loc().id;
+            let target = match url::parse_dynamic(&text) {
                 Ok(target) => target,
                 Err((status, message)) => {
+                    r.set_extension(ProxyHost {
+                        location: location_id,
+                        host: Bytes::new(),
+                        port: Bytes::new(),
+                    });
                     r.log(Level::Error, format_args!("{message}"));
                     return Outcome::Status(status);
                 }
             };
-            r.set_extension(ProxyHost { host: target.host.clone(), port: target.port.clone() });
+            r.set_extension(ProxyHost { location: location_id, host: target.host, port: target.port });
             let conversation = Box::new(protocol::Http1::new(location.clone(), Some(target.uri)));
-            let group: Arc<Group> = target.group;
+            let found = target::dynamic(r, &location.conf, &*conversation, &target.name, Some(80)).await;
+            let group = match found {
+                Ok(group) => group,
+                Err(outcome) => return outcome,
+            };
             engine::run(r, &location.conf, &group, location.owner, conversation).await
         }
     }
 }
 
 fn host_of(r: &Request, out: &mut Vec<u8>, port: bool) -> bool {
-    if let Some(dynamic) = r.extension::<ProxyHost>() {
+    if let Some(dynamic) = r.extension::<ProxyHost>().filter(|dynamic| dynamic.location == r.loc().id) {
         out.extend_from_slice(if port { &dynamic.port } else { &dynamic.host });
         return true;
     }

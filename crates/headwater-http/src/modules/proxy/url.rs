@@ -6,7 +6,6 @@ use bytes::Bytes;
 use headwater_conf::{Args, Cx, Directive, Result, Value};
 
 use crate::config::{LocationBuilder, LocationKind};
-use crate::request::Request;
 use crate::script::Complex;
 use crate::upstream::peers::Group;
 use crate::upstream::target::{self, port_of};
@@ -103,16 +102,19 @@ pub(super) fn upstream(builder: &mut LocationBuilder<'_, '_>, pass: &Pass) -> Re
     })
 }
 
-/// A back end that was found at run time.
+/// What a `proxy_pass` with variables says for one request.
 pub(super) struct Target {
-    pub(super) group: Arc<Group>,
+    /// What `target::dynamic` finds.
+    pub(super) name: String,
+    /// `$proxy_host`.
     pub(super) host: Bytes,
+    /// `$proxy_port`.
     pub(super) port: Bytes,
     pub(super) uri: Bytes,
 }
 
 /// Reads the value of a `proxy_pass` with variables; an error is a status and a text for the log.
-pub(super) fn parse_dynamic(r: &Request, text: &[u8]) -> std::result::Result<Target, (u16, String)> {
+pub(super) fn parse_dynamic(text: &[u8]) -> std::result::Result<Target, (u16, String)> {
     let shown = String::from_utf8_lossy(text).into_owned();
     if has_scheme(text, b"https://") {
         return Err((500, "https protocol requires SSL support".into()));
@@ -125,9 +127,11 @@ pub(super) fn parse_dynamic(r: &Request, text: &[u8]) -> std::result::Result<Tar
     if name.is_empty() {
         return Err((500, format!("invalid URL prefix in \"{shown}\"")));
     }
+    if !name.starts_with("unix:") {
+        target::host_and_port(&name, Some(80))?;
+    }
     let port = port_of(&name).unwrap_or("80").to_owned();
-    let group = target::dynamic(r, &name, Some(80))?;
     let uri = if uri.starts_with(b"?") { [b"/", uri].concat() } else { uri.to_vec() };
-    let host = if name.starts_with("unix:") { Bytes::from_static(b"localhost") } else { name.into() };
-    Ok(Target { group, host, port: port.into(), uri: uri.into() })
+    let host = if name.starts_with("unix:") { Bytes::from_static(b"localhost") } else { name.clone().into() };
+    Ok(Target { name, host, port: port.into(), uri: uri.into() })
 }

@@ -3,11 +3,11 @@
 //! nginx's counterpart: the directives of `ngx_http_upstream.c`, `ngx_http_upstream_keepalive_module.c`.
 
 mod balancing;
+mod resolving;
 mod sticky;
 mod zone;
 
 use std::io::Write as _;
-use std::net::ToSocketAddrs as _;
 
 use headwater_conf::context::{HTTP, UPSTREAM};
 use headwater_conf::value::{parse_number, parse_seconds};
@@ -15,7 +15,11 @@ use headwater_conf::{Args, Cx, Diagnostic, Directive, DirectiveDef, Result};
 use headwater_io::addr::Addr;
 use headwater_wire::headers::HeaderList;
 
+pub use resolving::named_groups;
+use resolving::{Resolve, Resolving};
+
 use super::Module;
+use crate::config::resolver::addresses;
 use crate::request::Request;
 use crate::request::upstream_state::{UpstreamState, write_seconds};
 use crate::script::VariableDef;
@@ -27,7 +31,13 @@ const KEEPALIVE: &str = "ngx_http_upstream_keepalive_module";
 
 /// The module.
 pub static MODULE: Module = Module {
-    directives: &[DIRECTIVES, balancing::DIRECTIVES, sticky::DIRECTIVES, zone::DIRECTIVES],
+    directives: &[
+        DIRECTIVES,
+        balancing::DIRECTIVES,
+        resolving::DIRECTIVES,
+        sticky::DIRECTIVES,
+        zone::DIRECTIVES,
+    ],
     variables: VARIABLES,
     finish: zone::finish,
     ..Module::named(NAME)
@@ -60,7 +70,7 @@ const DIRECTIVES: &[DirectiveDef] = &[
         "server",
         NAME,
         Args::at_least(1),
-        "address [weight=number] [max_conns=number] [max_fails=number] [fail_timeout=time] [backup] [down] [drain] [route=string] [slow_start=time]",
+        "address [weight=number] [max_conns=number] [max_fails=number] [fail_timeout=time] [backup] [down] [drain] [route=string] [slow_start=time] [resolve] [service=name]",
         "",
         "Defines a server of the group.\n",
         server,
@@ -153,6 +163,7 @@ struct Building {
     slow_start: Option<Box<Diagnostic>>,
     sticky: Option<Sticky>,
     zone: Option<Box<str>>,
+    resolving: Resolving,
 }
 
 fn upstream(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
@@ -163,7 +174,7 @@ fn upstream(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
     *cx.state::<Building>() = Building::default();
     cx.enter(directive, UPSTREAM)?;
     let building = cx.take_state::<Building>();
-    if building.primary.is_empty() && building.backup.is_empty() {
+    if building.primary.is_empty() && building.backup.is_empty() && building.resolving.servers.is_empty() {
         let mut error = directive.error("no servers are inside upstream");
         // nginx names the line of the closing brace.
         if let (Some(block), Some(position)) = (&directive.block, &mut error.position) {
@@ -171,7 +182,8 @@ fn upstream(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
         }
         return Err(error);
     }
-    if building.primary.is_empty() {
+    building.resolving.check(cx, directive, building.zone.is_some())?;
+    if building.primary.is_empty() && building.resolving.servers.iter().all(|server| server.backup) {
         return Err(directive.error(format!("no servers in upstream \"{name}\"")));
     }
     let method = building.method.unwrap_or_default();
@@ -179,16 +191,19 @@ fn upstream(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
         return Err(refusal);
     }
     let options = Options { method, sticky: building.sticky, zone: building.zone };
-    let Building { primary, backup, keepalive, .. } = building;
+    let Building { primary, backup, keepalive, resolving, no_backups, .. } = building;
+    let fixed = (primary.clone(), backup.clone());
     let mut group = Group::with_options(&name, primary, backup, keepalive, options);
     group.declared = true;
-    cx.state::<Groups>().add(group);
+    let group = cx.state::<Groups>().add(group);
+    resolving.declare(cx, directive, (group, fixed), !no_backups);
     Ok(())
 }
 
 fn server(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
     let mut template = Peer::new(Addr::unnamed_unix(), &directive.word(0).str());
     let mut backup = false;
+    let mut name = Resolve::default();
     for (index, word) in directive.args.iter().enumerate().skip(1) {
         let invalid = || directive.invalid_parameter(index);
         let number = |text: &[u8]| parse_number(text).and_then(|n| u32::try_from(n).ok());
@@ -213,11 +228,22 @@ fn server(cx: &mut Cx<'_>, directive: &Directive) -> Result<()> {
             backup = true;
         } else if word.is("down") {
             template.down = true;
+        } else if word.is("resolve") {
+            name.resolve = true;
+        } else if let Some(text) = word.after("service=") {
+            if text.is_empty() {
+                return Err(directive.error_at(index, "service is empty"));
+            }
+            name.service = Some(String::from_utf8_lossy(text).into());
         } else if word.is("drain") {
             template.drain = true;
         } else {
             return Err(invalid());
         }
+    }
+    if let Some(named) = name.server(directive, &template, backup)? {
+        cx.state::<Building>().resolving.servers.push(named);
+        return Ok(());
     }
     for addr in resolve(directive, 0, directive.word(0).str().as_ref(), 80)? {
         let peer = Peer { name: addr.to_string().into(), addr, ..template.clone() };
@@ -238,39 +264,8 @@ fn unsupported(directive: &Directive, index: usize) -> Box<Diagnostic> {
 
 /// The addresses of `host[:port]` or `unix:/path`, looked up now.
 pub fn resolve(directive: &Directive, index: usize, text: &str, default_port: u16) -> Result<Vec<Addr>> {
-    let fail = |message: String| directive.error_at(index, message);
-    if let Some(path) = text.strip_prefix("unix:") {
-        if path.is_empty() {
-            return Err(fail(format!("no path in the unix domain socket in upstream \"{text}\"")));
-        }
-        return Ok(vec![Addr::unix(path)]);
-    }
-    if text.contains(['/', '?']) {
-        return Err(fail(format!("invalid host in upstream \"{text}\"")));
-    }
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, after)) => (host, after.strip_prefix(':')),
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
-    };
-    let port = match port {
-        None => default_port,
-        Some(digits) => parse_number(digits.as_bytes())
-            .and_then(|port| u16::try_from(port).ok())
-            .filter(|port| *port > 0)
-            .ok_or_else(|| fail(format!("invalid port in upstream \"{text}\"")))?,
-    };
-    if host.is_empty() {
-        return Err(fail(format!("no host in upstream \"{text}\"")));
-    }
-    let found: Vec<Addr> =
-        (host, port).to_socket_addrs().map(|found| found.map(Addr::Inet).collect()).unwrap_or_default();
-    if found.is_empty() {
-        return Err(fail(format!("host not found in upstream \"{text}\"")));
-    }
-    Ok(found)
+    addresses(text, default_port)
+        .map_err(|words| directive.error_at(index, format!("{words} in upstream \"{text}\"")))
 }
 
 fn join(r: &Request, out: &mut Vec<u8>, one: impl FnMut(&UpstreamState, &mut Vec<u8>)) -> bool {

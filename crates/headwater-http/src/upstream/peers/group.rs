@@ -164,6 +164,25 @@ impl Group {
         group
     }
 
+    /// Says which peers the group begins with, should it go on with the state of another group.
+    pub fn prepare(&self, primary: Vec<Peer>, backup: Vec<Peer>) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if pending.is_some() {
+            *pending = Some((primary, backup));
+        }
+    }
+
+    /// The primary peers and the backups that one `server … resolve` has brought.
+    #[must_use]
+    pub fn found_by(&self, key: &str) -> (Vec<Peer>, Vec<Peer>) {
+        let table = self.shared.table();
+        let of = |side: &Side| {
+            let peers = (0..side.len()).filter_map(|index| side.get(index)).map(|(peer, _)| peer);
+            peers.filter(|peer| peer.found_by.as_deref() == Some(key)).map(|peer| Peer::clone(peer)).collect()
+        };
+        (of(&table.list.primary), of(&table.list.backup))
+    }
+
     /// Puts the group into use, once nothing can go wrong with its configuration any more: what the configuration says of its peers replaces what the generation before said.
     /// Requests of that generation see the new peers, too.
     pub fn activate(&self) {

@@ -52,6 +52,8 @@ pub struct Peer {
     pub drain: bool,
     /// Its name for `sticky`; `None`: made from the address.
     pub route: Option<Arc<str>>,
+    /// The `server … resolve` it comes from; see `upstream::names`.
+    pub found_by: Option<Arc<str>>,
     /// How long its weight grows from nothing after it was unavailable; zero: it has all of it at once.
     pub slow_start: Duration,
 }
@@ -71,6 +73,7 @@ impl Peer {
             down: false,
             drain: false,
             route: None,
+            found_by: None,
             slow_start: Duration::ZERO,
         }
     }
