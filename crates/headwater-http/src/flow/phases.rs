@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
+use headwater_wire::method::Method;
 
 use super::error_log::Level;
 use super::{route, special};
@@ -47,6 +48,11 @@ pub enum Redirect {
 pub trait Handler: Send + Sync {
     /// Handles the request.
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a>;
+
+    /// Whether it takes `CONNECT` requests. Others are not asked.
+    fn takes_connect(&self) -> bool {
+        false
+    }
 }
 
 /// Runs when a request is over.
@@ -289,6 +295,9 @@ async fn access<'a>(r: &'a Request) -> Option<Outcome<'a>> {
 
 async fn content<'a>(r: &'a Request) -> Outcome<'a> {
     let location = r.loc();
+    if r.method.get() == Method::Connect && !location.takes_connect() {
+        return Outcome::Status(405);
+    }
     if let Some(handler) = &location.content_handler {
         return match settle(handler.handle(r)).await {
             Outcome::Declined => Outcome::Status(404),

@@ -31,6 +31,7 @@ pub mod secure_link;
 pub mod split_clients;
 pub mod static_files;
 pub mod stub_status;
+pub mod tunnel;
 pub mod upstream;
 pub mod uwsgi;
 
@@ -94,6 +95,7 @@ pub static MODULES: &[&Module] = &[
     &scgi::MODULE,
     &uwsgi::MODULE,
     &memcached::MODULE,
+    &tunnel::MODULE,
     &crate::filters::addition::MODULE,
     &crate::filters::charset::MODULE,
     &crate::filters::userid::MODULE,

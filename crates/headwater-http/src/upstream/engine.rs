@@ -140,7 +140,10 @@ pub async fn run(
     let outcome = match end {
         End::Outcome(outcome) => outcome,
         End::Failed(failure, _) => Outcome::Status(failure.status()),
-        End::Upgraded(link, early) => tunnel::run(r, conf, *link, early).await,
+        End::Upgraded(link, early) => {
+            let limit = if engine.protocol.is_tunnel() { conf.buffer_size } else { usize::MAX };
+            tunnel::run(r, conf, *link, early, limit).await
+        }
     };
     engine.peer_is_done(false);
     let status = r.headers_out.borrow().status();
@@ -283,10 +286,11 @@ impl Engine<'_> {
         let mut attempt =
             Attempt { request_sent: false, reused: false, keeps_body: !self.streams_body, start: self.start };
         let owner = if self.group.keepalive.local { self.owner } else { 0 };
-        let idle = self
-            .picked
-            .as_ref()
-            .and_then(|picked| self.group.pool.take(&picked.peer, worker.index, owner, self.options.local));
+        let tunnels = self.protocol.is_tunnel();
+        let idle =
+            self.picked.as_ref().filter(|_| !tunnels).and_then(|picked| {
+                self.group.pool.take(&picked.peer, worker.index, owner, self.options.local)
+            });
         let mut link = match idle {
             Some(link) => {
                 attempt.reused = true;
@@ -307,6 +311,9 @@ impl Engine<'_> {
         link.requests = link.requests.saturating_add(1);
         self.note(|state, now| state.connect_ms = Some(now));
         attempt.request_sent = true;
+        if tunnels {
+            return self.open_tunnel(link);
+        }
         match self.exchange(&mut link.stream, attempt).await {
             Ok(Step::Upgraded(early)) => End::Upgraded(Box::new(link), early),
             Ok(step) => self.relay(link, step, owner).await,
@@ -315,6 +322,16 @@ impl Engine<'_> {
                 self.keep(link, owner);
                 end
             }
+        }
+    }
+
+    /// Tells the client of a tunnel that the other end is there.
+    fn open_tunnel(&self, link: Link) -> End {
+        self.set_status(200);
+        self.r.headers_out.borrow_mut().status = 200;
+        match self.r.send_header().and_then(|()| self.r.push_end()) {
+            Ok(()) => End::Upgraded(Box::new(link), Vec::new()),
+            Err(error) => End::Outcome(error.outcome()),
         }
     }
 

@@ -9,7 +9,8 @@
 ///
 /// | group | directives |
 /// |---|---|
-/// | `connection` | timeouts, `next_upstream`, `buffer_size`, `bind`, `socket_keepalive` |
+/// | `connection` | `peers` and `buffer_size` |
+/// | `peers` | timeouts, `next_upstream`, `bind`, `socket_keepalive` |
 /// | `head` | `hide_header`, `pass_header`, `ignore_headers`, `intercept_errors` |
 /// | `body` | buffering of both bodies, what is passed of the request, `limit_rate`, `force_ranges`; needs `connection` |
 /// | `sockets` | `socket_sndbuf`, `socket_rcvbuf` |
@@ -43,6 +44,12 @@ macro_rules! upstream_family {
         }
     };
     (@directives ($prefix:literal, $module:literal, $next:ty) [connection $($more:ident)*] [$($all:tt)*]) => {
+        $crate::upstream_family!(@directives ($prefix, $module, $next) [peers $($more)*] [$($all)*
+            /// Sets the size of the buffer for a response head.
+            concat!($prefix, "buffer_size"), HSL, "size", "4k" => buffer_size: Size = Size(4096);
+        ]);
+    };
+    (@directives ($prefix:literal, $module:literal, $next:ty) [peers $($more:ident)*] [$($all:tt)*]) => {
         $crate::upstream_family!(@directives ($prefix, $module, $next) [$($more)*] [$($all)*
             /// Limits the time of connecting to a back end.
             concat!($prefix, "connect_timeout"), HSL, "time", "60s" => connect_timeout: Milliseconds = Milliseconds::from_secs(60);
@@ -56,8 +63,6 @@ macro_rules! upstream_family {
             concat!($prefix, "next_upstream_tries"), HSL, "number", "0" => next_upstream_tries: Number = Number(0);
             /// Limits the time in which attempts may start.
             concat!($prefix, "next_upstream_timeout"), HSL, "time", "0" => next_upstream_timeout: Milliseconds = Milliseconds::from_secs(0);
-            /// Sets the size of the buffer for a response head.
-            concat!($prefix, "buffer_size"), HSL, "size", "4k" => buffer_size: Size = Size(4096);
             /// Sets the local address of connections to back ends.
             concat!($prefix, "bind"), HSL, "address [transparent] | off", "" => bind: Bind = Bind::default();
             /// Turns TCP keepalive on for connections to back ends.
@@ -128,15 +133,23 @@ macro_rules! upstream_family {
     };
 
     (@values connection $prefix:literal) => {
+        $crate::upstream_family!(@values peers $prefix);
         impl FamilySettings {
-            fn connection(&self, conf: &mut UpstreamConf, _: &[&str]) {
+            fn connection(&self, conf: &mut UpstreamConf, usual: &[&str]) {
+                self.peers(conf, usual);
+                conf.buffer_size = *self.buffer_size;
+            }
+        }
+    };
+    (@values peers $prefix:literal) => {
+        impl FamilySettings {
+            fn peers(&self, conf: &mut UpstreamConf, _: &[&str]) {
                 conf.connect_timeout = *self.connect_timeout;
                 conf.send_timeout = *self.send_timeout;
                 conf.read_timeout = *self.read_timeout;
                 conf.next_upstream = self.next_upstream.conditions();
                 conf.next_upstream_tries = *self.next_upstream_tries;
                 conf.next_upstream_timeout = *self.next_upstream_timeout;
-                conf.buffer_size = *self.buffer_size;
                 conf.socket_keepalive = self.socket_keepalive;
                 conf.bind = self.bind.0.clone();
             }

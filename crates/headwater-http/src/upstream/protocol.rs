@@ -1,7 +1,7 @@
 //! The protocol callbacks: synchronous, without I/O, named as nginx names them. One engine does all waiting.
 //!
 //! A protocol sees bytes and says what they mean; it never learns how they travel. Implemented by `modules::proxy`, `modules::fastcgi`,
-//! `modules::cgi` (SCGI and uwsgi) and `modules::memcached`; called by `engine`.
+//! `modules::cgi` (SCGI and uwsgi), `modules::memcached` and `modules::tunnel`; called by `engine`.
 
 use std::fmt;
 
@@ -56,6 +56,11 @@ pub struct ResponseHead {
 pub trait Protocol {
     /// `http://` or another word for the error log.
     fn scheme(&self) -> &'static str;
+
+    /// Whether there is no conversation: the connection becomes a tunnel as soon as there is one.
+    fn is_tunnel(&self) -> bool {
+        false
+    }
 
     /// The URI in a request built by `create_request`, for the error log.
     fn uri<'b>(&self, request: &'b [u8]) -> &'b [u8] {
