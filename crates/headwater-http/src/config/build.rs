@@ -263,6 +263,7 @@ fn build(cx: &mut Cx<'_>, modules: &Modules, number: u64) -> Result<Conf> {
         servers,
         locations,
         upstreams,
+        checks: cx.take_state::<crate::modules::health_check::Checks>().0,
         transparent: cx.take_state::<crate::upstream::sockets::Transparent>().0,
         names,
         keeps_upstream_headers,

@@ -65,6 +65,8 @@ pub struct Conf {
     pub transparent: bool,
     /// Groups with servers whose names are looked up at run time.
     pub names: Vec<crate::upstream::names::NamedGroup>,
+    /// Health checks of groups.
+    pub checks: Vec<Arc<crate::upstream::health::Check>>,
     /// Whether a variable needs the headers of back ends' answers.
     pub keeps_upstream_headers: bool,
     /// The variable table.
@@ -79,6 +81,10 @@ impl Conf {
         }
         for group in &self.upstreams {
             group.activate();
+            if group.zone().is_some() {
+                let checks = self.checks.iter().filter(|check| Arc::ptr_eq(&check.group, group));
+                group.plan_checks(checks.map(|check| check.planned.clone()).collect());
+            }
         }
     }
 

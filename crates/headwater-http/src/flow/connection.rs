@@ -336,7 +336,7 @@ fn complete(connection: &Connection, parser: &mut RequestParser, len: usize) -> 
 }
 
 /// The decoded path and the query string of a request, or `None` for a bad one.
-fn target(head: &RequestHead, merge_slashes: bool) -> Option<(Bytes, Bytes)> {
+pub(crate) fn target(head: &RequestHead, merge_slashes: bool) -> Option<(Bytes, Bytes)> {
     let raw = head.unparsed_uri();
     if head.line.method == Method::Connect {
         return Some((Bytes::from_static(b"/"), Bytes::new()));

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use headwater_wire::method::Method;
@@ -13,6 +14,8 @@ use super::error_log::Level;
 use super::{route, special};
 use crate::config::core::Satisfy;
 use crate::request::Request;
+use crate::upstream::peers::Group;
+use crate::upstream::settings::UpstreamConf;
 
 /// A future of one request: it stays on its worker.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -49,10 +52,25 @@ pub trait Handler: Send + Sync {
     /// Handles the request.
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a>;
 
+    /// Where it passes requests, for health checks.
+    fn back_end(&self) -> Option<BackEnd<'_>> {
+        None
+    }
+
     /// Whether it takes `CONNECT` requests. Others are not asked.
     fn takes_connect(&self) -> bool {
         false
     }
+}
+
+/// Where a content handler passes requests.
+pub struct BackEnd<'a> {
+    /// How.
+    pub conf: &'a UpstreamConf,
+    /// The group; `None` when it is known for each request only.
+    pub group: Option<&'a Arc<Group>>,
+    /// Whether answers have a status and headers.
+    pub speaks_http: bool,
 }
 
 /// Runs when a request is over.

@@ -12,6 +12,7 @@ pub mod fastcgi;
 pub mod geo;
 pub mod gzip_static;
 pub mod headers;
+pub mod health_check;
 pub mod index;
 pub mod limit_conn;
 pub mod limit_req;
@@ -96,6 +97,7 @@ pub static MODULES: &[&Module] = &[
     &uwsgi::MODULE,
     &memcached::MODULE,
     &tunnel::MODULE,
+    &health_check::MODULE,
     &crate::filters::addition::MODULE,
     &crate::filters::charset::MODULE,
     &crate::filters::userid::MODULE,

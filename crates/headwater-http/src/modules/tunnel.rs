@@ -16,7 +16,7 @@ use super::Module;
 use crate::config::LocationBuilder;
 use crate::config::flags::flags;
 use crate::flow::error_log::Level;
-use crate::flow::phases::{Handler, Outcome};
+use crate::flow::phases::{BackEnd, Handler, Outcome};
 use crate::request::Request;
 use crate::script::Complex;
 use crate::upstream::pass::{Pass, Route, plain_address};
@@ -123,6 +123,10 @@ impl Handler for TunnelHandler {
             return Outcome::Status(400);
         }
         Outcome::Wait(Box::pin(self.route.run(r, &self.conf, Box::new(Tunnel))))
+    }
+
+    fn back_end(&self) -> Option<BackEnd<'_>> {
+        Some(self.route.back_end(&self.conf, false))
     }
 
     fn takes_connect(&self) -> bool {

@@ -49,6 +49,8 @@ pub(super) struct Engine<'a> {
     pub(super) storing: bool,
     /// Whether bytes may wait in a temp file, none having failed so far.
     pub(super) may_use_file: bool,
+    /// Whether this is a health check.
+    pub(super) probing: bool,
     /// Why the client gets no more of a response that is saved nevertheless.
     pub(super) lost: Option<SendError>,
     /// Body bytes received that wait until the client took what came of those before.
@@ -99,6 +101,8 @@ pub async fn run(
     owner: usize,
     mut protocol: Box<dyn Protocol>,
 ) -> Outcome<'static> {
+    let probe = r.probe();
+    let group = probe.as_ref().map_or(group, |probe| &probe.group);
     let buffered = is_buffered(r, conf, &*protocol);
     let streams_body = match prepare_body(r, conf, buffered).await {
         Ok(streams) => streams,
@@ -122,6 +126,7 @@ pub async fn run(
         end_waits: false,
         storing: false,
         may_use_file: true,
+        probing: probe.is_some(),
         lost: None,
         held: Bytes::new(),
         request,
@@ -148,6 +153,9 @@ pub async fn run(
     engine.peer_is_done(false);
     let status = r.headers_out.borrow().status();
     engine.finalize(status);
+    if let Some(probe) = &probe {
+        probe.stage.set(r.action.get());
+    }
     r.action.set("");
     *r.upstream_url.borrow_mut() = None;
     outcome

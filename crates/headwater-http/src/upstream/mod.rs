@@ -7,6 +7,7 @@
 pub mod engine;
 mod family;
 pub mod head;
+pub mod health;
 pub mod names;
 pub mod pass;
 pub mod peers;

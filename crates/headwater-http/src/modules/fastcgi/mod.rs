@@ -16,7 +16,7 @@ use super::Module;
 use super::cgi::params::{Param, ParamSet};
 use crate::config::LocationBuilder;
 use crate::config::core::{Rate, TempPath};
-use crate::flow::phases::{Handler, Outcome};
+use crate::flow::phases::{BackEnd, Handler, Outcome};
 use crate::request::Request;
 use crate::script::VariableDef;
 use crate::upstream::pass::{Pass, Route, plain_address, redirect_to_slash};
@@ -101,6 +101,10 @@ impl Handler for FastcgiHandler {
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a> {
         let conversation = Box::new(protocol::FastCgi::new(self.0.clone()));
         Outcome::Wait(Box::pin(self.0.route.run(r, &self.0.conf, conversation)))
+    }
+
+    fn back_end(&self) -> Option<BackEnd<'_>> {
+        Some(self.0.route.back_end(&self.0.conf, true))
     }
 }
 

@@ -14,7 +14,7 @@ use headwater_wire::method::Method;
 use super::Module;
 use crate::config::LocationBuilder;
 use crate::config::flags::flags;
-use crate::flow::phases::{Handler, Outcome};
+use crate::flow::phases::{BackEnd, Handler, Outcome};
 use crate::request::Request;
 use crate::script::{Complex, Variables};
 use crate::upstream::pass::{FixedPass, Route, plain_address, redirect_to_slash};
@@ -114,5 +114,9 @@ impl Handler for MemcachedHandler {
         }
         let conversation = Box::new(protocol::Memcached::new(self.0.clone()));
         Outcome::Wait(Box::pin(self.0.route.run(r, &self.0.conf, conversation)))
+    }
+
+    fn back_end(&self) -> Option<BackEnd<'_>> {
+        Some(self.0.route.back_end(&self.0.conf, false))
     }
 }
