@@ -228,7 +228,7 @@ pub fn run(index: usize, mut commands: UnboundedReceiver<Command>, shared: Arc<S
         // Peers are shared, so one worker looks up their names; a configuration that is replaced takes its tasks with it.
         let keep_names = |worker: &Rc<Worker>| (worker.index == 0).then(|| names::keep(&worker.generation()));
         let mut names = keep_names(&worker);
-        let mut checks = health::keep(&worker);
+        let mut checks = Some(health::keep(&worker));
         let mut listening = HashMap::new();
         listen(&worker, &mut listening, sockets);
         let unpark = spawn_local(unpark(worker.clone()));
@@ -242,10 +242,11 @@ pub fn run(index: usize, mut commands: UnboundedReceiver<Command>, shared: Arc<S
                     drop(names.take());
                     *worker.generation.borrow_mut() = Rc::new(Generation::new(conf));
                     names = keep_names(&worker);
-                    checks = health::keep(&worker);
+                    checks = Some(health::keep(&worker));
                     listen(&worker, &mut listening, sockets);
                 }
                 Command::Quit(limit) => {
+                    drop(checks.take());
                     listen(&worker, &mut listening, Vec::new());
                     drain(&worker, limit, &mut commands).await;
                     break;

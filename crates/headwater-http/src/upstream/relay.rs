@@ -46,6 +46,11 @@ impl Engine<'_> {
         let buffered = r.overrides.buffering.get().unwrap_or(self.conf.buffering);
         let limit = if buffered { self.conf.buffers as u64 } else { 0 };
         while matches!(step, Step::More) {
+            if let Some(error) = self.lost.filter(|_| !self.storing) {
+                // Neither a client nor a file is left to read for.
+                step = Step::Client(error);
+                break;
+            }
             if self.waits_in_file() > 0 && r.queued() <= limit {
                 step = match self.read_back() {
                     Step::Client(error) => self.client_failed(error),

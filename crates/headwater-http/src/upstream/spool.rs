@@ -94,11 +94,15 @@ impl Engine<'_> {
                 self.log(Level::Warn, format_args!("an upstream response is buffered to a temporary file"));
             }
         }
-        let gone = || FileError::new("pwrite()", Path::new(""), io::ErrorKind::NotFound.into());
-        let Some(spool) = &mut self.spool else { return Err(gone()) };
-        let Some(temp) = &mut spool.temp else { return Err(gone()) };
-        temp.append(data)
-            .map_err(|error| FileError::new("pwrite()", temp.path().unwrap_or(Path::new("")), error))?;
+        // A file without a name is known by its directory.
+        let directory = || self.conf.temp_path.directory(&self.r.exchange.generation.main.prefix);
+        let failed = |path: Option<&Path>, error: io::Error| {
+            FileError::new("pwrite()", &path.map_or_else(directory, Path::to_path_buf), error)
+        };
+        let gone = || failed(None, io::ErrorKind::NotFound.into());
+        let spool = self.spool.as_mut().ok_or_else(gone)?;
+        let temp = spool.temp.as_mut().ok_or_else(gone)?;
+        temp.append(data).map_err(|error| failed(temp.path(), error))?;
         let range = FileRange { file: spool.file.clone(), offset: spool.length, len: data.len() as u64 };
         spool.length = spool.length.saturating_add(data.len() as u64);
         Ok(range)

@@ -87,7 +87,10 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use headwater_io::addr::Addr;
+
     use super::*;
+    use crate::upstream::peers::{Group, Keepalive, Key, Options, Peer, PeerStatus};
 
     fn check(key: &str, mandatory: bool, persistent: bool) -> Planned {
         Planned { key: key.into(), mandatory, persistent }
@@ -122,5 +125,43 @@ mod tests {
         assert_eq!(health.standing("c"), Some(Standing::Healthy), "unless they are persistent");
         health.plan(&[]);
         assert_eq!((health.verdict(), health.standing("a")), (Standing::Healthy, None));
+    }
+
+    #[test]
+    fn group_chooses_peers_that_are_well_and_shows_the_others() {
+        let peers =
+            ["127.0.0.1:1", "127.0.0.1:2"].map(|addr| Peer::new(Addr::Inet(addr.parse().unwrap()), addr));
+        let options = Options { zone: Some("health".into()), ..Options::default() };
+        let group = Group::with_options("g", peers.to_vec(), Vec::new(), Keepalive::default(), options);
+        group.plan_checks(vec![check("a", true, false)]);
+        let pick = || group.pick(&mut group.start_with(Key::None)).map(|picked| picked.peer.name.to_string());
+        let statuses = || group.snapshot().iter().map(|peer| peer.status).collect::<Vec<_>>();
+        assert_eq!((pick(), statuses()), (None, vec![PeerStatus::Checking; 2]));
+        group.checked(&peers[1], "a", true, Standing::Healthy);
+        group.checked(&peers[0], "a", false, Standing::Unhealthy);
+        assert!((0..4).all(|_| pick().as_deref() == Some("127.0.0.1:2")));
+        assert_eq!(statuses(), [PeerStatus::Unhealthy, PeerStatus::Up]);
+        let totals = group.snapshot()[0].health.unwrap();
+        assert_eq!(
+            (totals.checks, totals.fails, totals.unhealthy, totals.last_passed),
+            (1, 1, 1, Some(false))
+        );
+        // A peer that is new begins where the checks do.
+        let third = Peer::new(Addr::Inet("127.0.0.1:3".parse().unwrap()), "c");
+        group.replace(vec![peers[0].clone(), third], Vec::new());
+        assert_eq!((pick(), statuses()), (None, vec![PeerStatus::Unhealthy, PeerStatus::Checking]));
+        group.plan_checks(Vec::new());
+        assert!(pick().is_some());
+    }
+
+    #[test]
+    fn only_peer_that_is_unhealthy_is_not_chosen() {
+        let peer = Peer::new(Addr::Inet("127.0.0.1:1".parse().unwrap()), "a");
+        let options = Options { zone: Some("health".into()), ..Options::default() };
+        let group = Group::with_options("one", vec![peer.clone()], Vec::new(), Keepalive::default(), options);
+        group.plan_checks(vec![check("a", false, false)]);
+        assert!(group.pick(&mut group.start_with(Key::None)).is_some());
+        group.checked(&peer, "a", false, Standing::Unhealthy);
+        assert!(group.pick(&mut group.start_with(Key::None)).is_none());
     }
 }
