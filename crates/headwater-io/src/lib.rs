@@ -23,6 +23,7 @@ pub mod scratch;
 pub mod signals;
 pub mod sockopt;
 pub mod stream;
+pub mod strftime;
 pub mod syslog;
 pub mod tempfile;
 pub mod timer;

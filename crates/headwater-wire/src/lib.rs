@@ -21,6 +21,7 @@ pub mod proxy_protocol;
 pub mod range;
 pub mod scgi;
 mod span;
+pub mod ssi;
 pub mod uri;
 pub mod uwsgi;
 

@@ -7,10 +7,13 @@
 //! |---|---|
 //! | make content, check access, work in another phase | [`Handler`], pushed to the location by `build` |
 //! | talk to a back end in a protocol of one's own | [`Protocol`], run by [`Route::run`]; `upstream_family!` declares its timeouts and the rest |
+//! | ask other locations, in parallel if need be | [`Request::subrequest`], then `fetch`, `include` or `background` of [`Subrequest`] |
 //! | change responses | [`HeaderFilter`], [`BodyFilter`] |
 //! | give variables | [`VariableDef`] |
 //! | have directives | `settings!`, or [`DirectiveDef`] by hand |
 
+/// Waits for any number of futures at once; the outputs are in the order of the futures.
+pub use futures_util::future::join_all;
 pub use headwater_conf::{Args, Contexts, Cx, Directive, DirectiveDef, Result, Setting, Settings, Value};
 pub use headwater_http::config::LocationBuilder;
 pub use headwater_http::filters::{BodyFilter, Chunk, End, Filtered, HeaderFilter, Next, Order};
@@ -18,6 +21,7 @@ pub use headwater_http::flow::error_log::Level;
 pub use headwater_http::flow::output::SendError;
 pub use headwater_http::flow::phases::{Handler, LocalFuture, LogHandler, Outcome, Redirect};
 pub use headwater_http::modules::Module;
+pub use headwater_http::request::subrequest::{Child, Response, Subrequest, SubrequestError};
 pub use headwater_http::request::{HeadersOut, Request};
 pub use headwater_http::script::{Complex, VariableDef, Variables};
 pub use headwater_http::upstream::pass::{FixedPass, Pass, Route};

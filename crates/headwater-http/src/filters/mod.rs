@@ -9,6 +9,8 @@ pub mod gunzip;
 pub mod gzip;
 pub mod not_modified;
 pub mod range;
+pub mod ssi;
+pub mod sub_filter;
 pub mod userid;
 
 use bytes::Bytes;
@@ -159,7 +161,9 @@ pub static FILTERS: &[Installer] = &[
     userid::install,
     gunzip::install,
     addition::install,
+    sub_filter::install,
     charset::install,
+    ssi::install,
     gzip::install,
     range::install,
 ];

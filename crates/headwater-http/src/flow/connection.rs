@@ -16,6 +16,7 @@ use headwater_wire::proxy_protocol::{self, ProxyProgress};
 
 use super::error_log::Level;
 use super::phases::{Finish, run};
+use super::postpone::EndFamily;
 use super::special;
 use super::worker::{Raised, Worker};
 use crate::config::core::Lingering;
@@ -406,17 +407,6 @@ async fn serve_request(
     };
     let finish = settle_family(&r, finish).await;
     end(connection, &r, finish, refused.is_some()).await
-}
-
-/// Ends the subrequests that are left when a request ends, or is dropped.
-struct EndFamily<'a>(&'a Rc<Request>);
-
-impl Drop for EndFamily<'_> {
-    fn drop(&mut self) {
-        if let Some(family) = self.0.family() {
-            family.abort(self.0);
-        }
-    }
 }
 
 /// Waits for the subrequests of a request that has said all it has to say.

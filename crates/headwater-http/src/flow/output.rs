@@ -52,8 +52,10 @@ pub enum Framing {
 
 /// Where a response goes.
 pub enum Output {
-    /// To the client, as HTTP/1; that of a subrequest as a part of the client's response.
+    /// To the client, as HTTP/1.
     Client(Rc<Connection>),
+    /// Into the response of the parent, at its place.
+    Part,
     /// Into memory.
     Memory(Rc<MemorySink>),
     /// Nowhere.
@@ -66,10 +68,6 @@ impl Output {
         let Output::Client(connection) = self else { return Ok(()) };
         if connection.broken.get() {
             return Err(SendError::Broken);
-        }
-        if !r.is_main() {
-            // Only the client's own request has a head that is sent.
-            return Ok(());
         }
         connection.response_started.set(true);
         if !r.loc().core.tcp_nodelay && connection.nodelay.replace(false) {
@@ -97,11 +95,19 @@ impl Output {
         if end == End::Last {
             r.finished.set(true);
         }
-        match (self, r.family()) {
-            (Output::Client(_), None) => r.push_tail(chunk, end),
-            (Output::Client(_), Some(family)) => family.push(r, chunk, end),
-            (Output::Memory(sink), _) => sink.push(r, &chunk),
-            (Output::Discard, _) => Ok(()),
+        r.said.set(r.said.get().saturating_add(chunk.len()));
+        match r.family() {
+            None => self.deliver(r, chunk, end),
+            Some(family) => family.push(r, chunk, end),
+        }
+    }
+
+    /// Takes a chunk of a whole response, whose parts are in order by now.
+    pub(crate) fn deliver(&self, r: &Request, chunk: Chunk<'_>, end: End) -> Result<(), SendError> {
+        match self {
+            Output::Client(_) => r.push_tail(chunk, end),
+            Output::Memory(sink) => sink.push(r, &chunk),
+            Output::Part | Output::Discard => Ok(()),
         }
     }
 
@@ -250,16 +256,22 @@ impl Request {
         }
     }
 
-    /// Bytes that wait to be written to the client, or for their turn in its response.
+    /// Bytes that wait to be written to the client, or for their turn in the response.
     #[must_use]
     pub fn queued(&self) -> u64 {
-        let Output::Client(connection) = &self.output else { return 0 };
-        match self.family() {
-            None => connection.out.borrow().queued(),
-            Some(family) if family.is_active(self) => {
-                connection.out.borrow().queued().saturating_add(self.postponed.borrow().bytes())
-            }
-            Some(_) => self.postponed.borrow().bytes(),
+        let Some(family) = self.family() else { return self.written_queue() };
+        let own = self.postponed.borrow().bytes().saturating_add(self.held.get());
+        match family.is_active(self) {
+            true => self.output_root().written_queue().saturating_add(own),
+            false => own,
+        }
+    }
+
+    /// Bytes that wait for the client's socket.
+    fn written_queue(&self) -> u64 {
+        match &self.output {
+            Output::Client(connection) => connection.out.borrow().queued(),
+            _ => 0,
         }
     }
 
@@ -270,7 +282,7 @@ impl Request {
 
     /// Waits until at most this many bytes wait to be written.
     pub async fn drain_to(&self, limit: u64) -> Result<(), SendError> {
-        let Output::Client(connection) = &self.output else { return Ok(()) };
+        let connection = self.connection();
         loop {
             if connection.broken.get() {
                 return Err(SendError::Broken);
@@ -278,17 +290,19 @@ impl Request {
             if self.queued() <= limit {
                 return Ok(());
             }
-            match self.family() {
-                None => self.root().write_some(connection).await?,
-                Some(family) if family.failed().is_some() => return Err(SendError::Broken),
-                Some(family) => {
-                    let mine = family.is_active(self) && self.postponed.borrow().is_empty();
-                    if mine && !connection.writing.get() {
-                        self.root().write_some(connection).await?;
-                    } else {
-                        family.changed.notified().await;
-                    }
-                }
+            let Some(family) = self.family() else {
+                self.write_some(connection).await?;
+                continue;
+            };
+            if family.failed().is_some() {
+                return Err(SendError::Broken);
+            }
+            let root = self.output_root();
+            let mine = family.is_active(self) && root.written_queue() > 0;
+            if mine && !connection.writing.get() {
+                root.write_some(connection).await?;
+            } else {
+                family.changed.notified().await;
             }
         }
     }

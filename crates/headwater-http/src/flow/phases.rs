@@ -13,6 +13,7 @@ use headwater_wire::method::Method;
 use super::error_log::Level;
 use super::{route, special};
 use crate::config::core::Satisfy;
+use crate::filters::{Chunk, End};
 use crate::request::Request;
 use crate::upstream::peers::Group;
 use crate::upstream::settings::UpstreamConf;
@@ -120,7 +121,30 @@ pub async fn run_from_redirect(r: &Request, redirect: Redirect) -> Finish {
 /// Runs a subrequest to the end of its response; one that is a clone goes on where its parent is.
 pub async fn run_child(r: &Request, clone: bool) -> Finish {
     let outcome = if clone { content(r).await } else { enter_server(r).await };
-    settle_all(r, outcome).await
+    let finish = settle_all(r, outcome).await;
+    if matches!(finish, Finish::Done) && r.said.get() == 0 && r.stub.borrow().is_some() {
+        let said = say_stub(r).await;
+        return settle_all(r, said).await;
+    }
+    finish
+}
+
+/// What a subrequest says instead of an error or of nothing: of its parent's type, so that it is filtered like its parent.
+async fn say_stub<'a>(r: &'a Request) -> Outcome<'a> {
+    let Some(stub) = r.stub.take() else { return Outcome::Done };
+    if !r.header_sent.get() {
+        let kind = r.parent.as_ref().and_then(|parent| parent.headers_out.borrow().content_type.clone());
+        r.headers_out.borrow_mut().content_type = kind;
+        r.headers_out.borrow_mut().status = 200;
+    }
+    let said = r.send_header().and_then(|()| r.push(Chunk::Bytes(stub), End::Last));
+    match said {
+        Ok(()) => match r.drained().await {
+            Ok(()) => Outcome::Done,
+            Err(error) => error.outcome(),
+        },
+        Err(error) => error.outcome(),
+    }
 }
 
 async fn settle_all<'a>(r: &'a Request, first: Outcome<'a>) -> Finish {
@@ -132,6 +156,7 @@ async fn settle_all<'a>(r: &'a Request, first: Outcome<'a>) -> Finish {
             Outcome::Ok | Outcome::Declined => Outcome::Status(404),
             Outcome::Wait(future) => future.await,
             Outcome::Redirect(redirect) => redirected(r, redirect).await,
+            Outcome::Status(_) if r.stub.borrow().is_some() && !r.header_sent.get() => say_stub(r).await,
             Outcome::Status(status) => match special::answer(r, status).await {
                 special::Answer::Done => return Finish::Done,
                 special::Answer::Close(status) => return Finish::Close(status),

@@ -6,14 +6,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::out_queue::FileRange;
-use super::output::SendError;
+use super::output::{Output, SendError};
 use crate::filters::{Chunk, End};
 use crate::request::Request;
 
@@ -43,7 +43,8 @@ pub(crate) struct Postponed {
 
 /// What a request and its subrequests need of each other; made with the first subrequest.
 pub(crate) struct Family {
-    active: RefCell<Weak<Request>>,
+    /// Kept alive here: a subrequest that was over before its turn belongs to nobody else. [`Family::abort`] lets go of it.
+    active: RefCell<Option<Rc<Request>>>,
     /// Subrequests that are not over, those in the background left out.
     running: Cell<usize>,
     /// Those of them that have begun.
@@ -57,10 +58,10 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    /// A family of one: the client's own request is active.
-    pub(crate) fn new(main: &Rc<Request>) -> Self {
+    /// A family of one: the request whose response it is is active.
+    pub(crate) fn new(root: &Rc<Request>) -> Self {
         Self {
-            active: RefCell::new(Rc::downgrade(main)),
+            active: RefCell::new(Some(root.clone())),
             running: Cell::new(0),
             begun: Cell::new(0),
             waiting: RefCell::default(),
@@ -72,7 +73,7 @@ impl Family {
 
     /// Whether it is this request's turn.
     pub(crate) fn is_active(&self, r: &Request) -> bool {
-        std::ptr::eq(self.active.borrow().as_ptr(), r)
+        self.active.borrow().as_deref().is_some_and(|active| std::ptr::eq(active, r))
     }
 
     /// The status with which all of it must end, when a subrequest cannot be completed.
@@ -109,6 +110,18 @@ impl Family {
         self.let_begin();
     }
 
+    /// Notes a task whose subrequest has no place in the output: it runs at once.
+    pub(crate) fn enter_free(&self, task: AbortHandle) {
+        self.running.set(self.running.get().saturating_add(1));
+        self.tasks.borrow_mut().push(task);
+    }
+
+    /// Notes that such a task is over.
+    pub(crate) fn leave_free(&self) {
+        self.running.set(self.running.get().saturating_sub(1));
+        self.changed.notify_waiters();
+    }
+
     /// Lets as many subrequests begin as may run.
     fn let_begin(&self) {
         while self.begun.get() < AT_ONCE {
@@ -135,8 +148,19 @@ impl Family {
     }
 
     /// Whether every subrequest is over and nothing waits for its turn.
-    pub(crate) fn is_over(&self, main: &Request) -> bool {
-        self.running.get() == 0 && main.postponed.borrow().items.is_empty()
+    pub(crate) fn is_over(&self, root: &Request) -> bool {
+        self.running.get() == 0 && root.held.get() == 0 && root.postponed.borrow().items.is_empty()
+    }
+
+    /// Waits until every subrequest is over; gives the status with which all of it must end, if it must.
+    pub(crate) async fn over(&self, root: &Request) -> Option<u16> {
+        loop {
+            let changed = self.changed.notified();
+            if self.failed().is_some() || self.is_over(root) {
+                return self.failed();
+            }
+            changed.await;
+        }
     }
 
     /// Takes a chunk of a request.
@@ -171,7 +195,7 @@ impl Family {
     /// Lets everything go on whose turn it is: what the active request kept, then its children, then what comes behind it.
     fn pass_on(&self) -> Result<(), SendError> {
         loop {
-            let Some(active) = self.active.borrow().upgrade() else { return Ok(()) };
+            let Some(active) = self.active.borrow().clone() else { return Ok(()) };
             let item = active.postponed.borrow_mut().items.pop_front();
             match item {
                 Some(Item::Data(kept, end)) => {
@@ -182,26 +206,28 @@ impl Family {
                 }
                 Some(Item::Child(child)) => {
                     self.begin(&child);
-                    *self.active.borrow_mut() = Rc::downgrade(&child);
+                    drop(self.active.replace(Some(child)));
                     // Its place is kept until it is over; it is found again as its parent.
                     self.changed.notify_waiters();
                 }
-                None if active.done.get() => match &active.parent {
-                    Some(parent) => *self.active.borrow_mut() = Rc::downgrade(parent),
-                    None => return Ok(()),
+                None => match &active.parent {
+                    Some(parent) if active.done.get() && matches!(active.output, Output::Part) => {
+                        drop(self.active.replace(Some(parent.clone())));
+                    }
+                    _ => return Ok(()),
                 },
-                None => return Ok(()),
             }
         }
     }
 
     /// Ends what still runs and lets go of what was kept.
-    pub(crate) fn abort(&self, main: &Request) {
+    pub(crate) fn abort(&self, root: &Request) {
         for task in self.tasks.take() {
             task.abort();
         }
         self.waiting.borrow_mut().clear();
-        main.postponed.take().clear();
+        self.active.take();
+        root.postponed.take().clear();
     }
 }
 
@@ -209,11 +235,6 @@ impl Postponed {
     /// Bytes that wait, those of files included.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    /// Whether nothing waits, no child either.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
     }
 
     /// Lets go of everything below: requests and their parents hold each other until then.
@@ -247,14 +268,26 @@ impl Kept {
     }
 }
 
-/// Hands a chunk whose turn it is to what lies behind: the client's own request ends the response, a subrequest only its part of it.
+/// Ends the subrequests that are left when the request whose response it is ends, or is dropped.
+pub(crate) struct EndFamily<'a>(pub(crate) &'a Rc<Request>);
+
+impl Drop for EndFamily<'_> {
+    fn drop(&mut self) {
+        if let Some(family) = self.0.family.get() {
+            family.abort(self.0);
+        }
+    }
+}
+
+/// Hands a chunk whose turn it is to what lies behind: the request whose response it is ends it, a subrequest only its part of it.
 fn go_on(r: &Request, chunk: Chunk<'_>, end: End) -> Result<(), SendError> {
-    if r.is_main() {
-        return r.push_tail(chunk, end);
+    let root = r.output_root();
+    if std::ptr::eq(r, root) {
+        return root.output.deliver(root, chunk, end);
     }
     let end = if end == End::Last { End::More } else { end };
     if chunk.is_empty() && end == End::More {
         return Ok(());
     }
-    r.root().push_tail(chunk, end)
+    root.output.deliver(root, chunk, end)
 }

@@ -24,6 +24,7 @@ pub mod mirror;
 mod names;
 pub mod open_files;
 pub mod proxy;
+pub mod random_index;
 pub mod realip;
 pub mod referer;
 pub mod rewrite;
@@ -100,11 +101,14 @@ pub static MODULES: &[&Module] = &[
     &health_check::MODULE,
     &crate::filters::addition::MODULE,
     &crate::filters::charset::MODULE,
+    &crate::filters::ssi::MODULE,
+    &crate::filters::sub_filter::MODULE,
     &crate::filters::userid::MODULE,
     &crate::filters::gzip::MODULE,
     &crate::filters::gunzip::MODULE,
     &empty_gif::MODULE,
     &stub_status::MODULE,
+    &random_index::MODULE,
     &index::MODULE,
     &autoindex::MODULE,
     &gzip_static::MODULE,

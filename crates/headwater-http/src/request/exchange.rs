@@ -13,7 +13,6 @@ use headwater_wire::http1::semantics::BodyFraming;
 use super::body::RequestBody;
 use super::connection::Connection;
 use crate::config::Generation;
-use crate::flow::postpone::Family;
 use crate::script::{Slot, VarIndex};
 
 /// The request head as the client sent it.
@@ -87,8 +86,6 @@ pub struct Exchange {
     /// Bytes of the response head.
     pub header_size: Cell<u64>,
     slots: RefCell<Vec<Slot>>,
-    /// What there is once the request has subrequests in its output.
-    pub(crate) family: OnceCell<Box<Family>>,
 }
 
 impl Exchange {
@@ -113,7 +110,6 @@ impl Exchange {
             bytes_sent: Cell::new(0),
             header_size: Cell::new(0),
             slots: RefCell::default(),
-            family: OnceCell::new(),
         }
     }
 

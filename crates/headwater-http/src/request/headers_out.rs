@@ -64,6 +64,13 @@ impl HeadersOut {
         self.list.remove(b"Accept-Ranges");
     }
 
+    /// Forgets how old the body is and which version, for filters that make it anew each time.
+    pub fn clear_last_modified(&mut self) {
+        self.last_modified = None;
+        self.list.remove_known(KnownHeader::LastModified);
+        self.list.remove_known(KnownHeader::Etag);
+    }
+
     /// `ETag`, quotes included.
     #[must_use]
     pub fn etag(&self) -> Option<&[u8]> {

@@ -27,7 +27,7 @@ use crate::config::{LocId, Location, Server, ServerId};
 use crate::filters::BodyChain;
 use crate::flow::error_log::Level;
 use crate::flow::output::{Framing, Output};
-use crate::flow::postpone::Postponed;
+use crate::flow::postpone::{Family, Postponed};
 use crate::script::Pattern;
 use crate::script::pattern::Groups;
 use crate::upstream::health::Probe;
@@ -118,13 +118,21 @@ pub struct Request {
     pub passes_body: Cell<bool>,
     /// How many levels of subrequests there may be below this one.
     pub nesting_left: Cell<u8>,
+    /// What a subrequest says instead of an error, or of nothing.
+    pub(crate) stub: RefCell<Option<Bytes>>,
+    /// Bytes that a body filter holds until a subrequest is over, and one more while it does.
+    pub held: Cell<u64>,
+    /// Bytes of the body that went through the filters.
+    pub said: Cell<u64>,
     /// Whether all of the response was handed to the output and everything was said that is to be said.
     pub done: Cell<bool>,
     /// A subrequest may begin; told once.
     pub(crate) may_begin: Notify,
     /// Whether it was told so.
     pub(crate) begun: Cell<bool>,
-    /// What waits for its turn in the client's response.
+    /// What there is once subrequests have a part in this response.
+    pub(crate) family: OnceCell<Box<Family>>,
+    /// What waits for its turn in the response.
     pub(crate) postponed: RefCell<Postponed>,
     /// The body filters that see the whole response of the client, subrequests included.
     pub(crate) tail_filters: RefCell<BodyChain>,
@@ -230,9 +238,13 @@ impl Request {
             action: Cell::new(""),
             passes_body: Cell::new(true),
             nesting_left: Cell::new(subrequest::MAX_NESTING),
+            stub: RefCell::default(),
+            held: Cell::new(0),
+            said: Cell::new(0),
             done: Cell::new(false),
             may_begin: Notify::const_new(),
             begun: Cell::new(false),
+            family: OnceCell::new(),
             postponed: RefCell::default(),
             tail_filters: RefCell::default(),
             me: OnceCell::new(),
@@ -306,7 +318,17 @@ impl Request {
     /// Whether a filter looks at the bytes of the body: its own, or one that sees the client's whole response.
     #[must_use]
     pub fn has_body_filters(&self) -> bool {
-        !self.body_filters.borrow().is_empty() || !self.root().tail_filters.borrow().is_empty()
+        !self.body_filters.borrow().is_empty() || !self.output_root().tail_filters.borrow().is_empty()
+    }
+
+    /// The request whose response this one's is a part of: itself unless it is a subrequest that was included.
+    #[must_use]
+    pub fn output_root(&self) -> &Request {
+        let mut at = self;
+        while let (Output::Part, Some(parent)) = (&at.output, &at.parent) {
+            at = parent;
+        }
+        at
     }
 
     /// A request header's first value.

@@ -18,11 +18,16 @@ use crate::flow::connection::log_request;
 use crate::flow::error_log::Level;
 use crate::flow::output::{Output, SendError};
 use crate::flow::phases::{self, Finish};
-use crate::flow::postpone::Family;
+use crate::flow::postpone::{EndFamily, Family};
 use crate::flow::worker::CatchPanic;
 
-/// How deep subrequests nest (nginx: `NGX_HTTP_MAX_SUBREQUESTS`).
-pub const MAX_NESTING: u8 = 50;
+/// How deep subrequests nest (nginx: `NGX_HTTP_MAX_SUBREQUESTS`, which leaves room for one more).
+pub const MAX_NESTING: u8 = 51;
+
+/// The status that closes the connection without a word.
+const CLOSE: u16 = 444;
+/// The status for the log of a request whose subrequest panicked.
+const PANICKED: u16 = 500;
 
 /// Why a subrequest has no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +87,7 @@ pub struct Subrequest {
     header_only: bool,
     passes_body: bool,
     limit: Option<usize>,
+    stub: Option<Bytes>,
     handler: Option<Handler>,
 }
 
@@ -157,22 +163,20 @@ impl Request {
             header_only: false,
             passes_body: true,
             limit: None,
+            stub: None,
             handler: None,
         }
     }
 
     /// What this request and its subrequests share, when there are any.
     pub(crate) fn family(&self) -> Option<&Family> {
-        self.exchange.family.get().map(|family| &**family)
+        self.output_root().family.get().map(|family| &**family)
     }
 
     fn make_family(&self) -> Option<&Family> {
-        if self.family().is_none() {
-            let mut main = self.owner()?;
-            while let Some(parent) = main.parent.clone() {
-                main = parent;
-            }
-            let _ = self.exchange.family.set(Box::new(Family::new(&main)));
+        let root = self.output_root();
+        if root.family.get().is_none() {
+            let _ = root.family.set(Box::new(Family::new(&root.owner()?)));
         }
         self.family()
     }
@@ -221,6 +225,13 @@ impl Subrequest {
         self
     }
 
+    /// What to say instead of an error, or of nothing.
+    #[must_use]
+    pub fn stub(mut self, text: impl Into<Bytes>) -> Self {
+        self.stub = Some(text.into());
+        self
+    }
+
     /// Has a function called when the subrequest is over, however it ended.
     #[must_use]
     pub fn on_done(mut self, handler: impl FnOnce(&Request, Result<u16, SubrequestError>) + 'static) -> Self {
@@ -233,7 +244,34 @@ impl Subrequest {
     ///
     /// # Errors
     /// Why there is no response. A response with an error status is a response.
-    pub async fn fetch(mut self) -> Result<Response, SubrequestError> {
+    pub async fn fetch(self) -> Result<Response, SubrequestError> {
+        // Who waits for the client in a task of its own is the client's own request.
+        let watches = self.parent.as_ref().is_some_and(|parent| parent.is_main());
+        self.run_in_memory(watches).await
+    }
+
+    /// As [`Subrequest::fetch`], in a task of its own, for those who cannot wait. The function is called once; the parent's response does not end before.
+    ///
+    /// # Errors
+    /// When it cannot start; the function is not called then.
+    pub fn collect(
+        self,
+        done: impl FnOnce(Result<Response, SubrequestError>) + 'static,
+    ) -> Result<(), SubrequestError> {
+        let parent = self.parent.clone().ok_or(SubrequestError::NotStarted)?;
+        self.may_nest(&parent)?;
+        let family = parent.make_family().ok_or(SubrequestError::NotStarted)?;
+        let mut collected = Collected { parent: parent.clone(), done: Some(done) };
+        let task = async move {
+            let run = CatchPanic(Box::pin(self.run_in_memory(false)));
+            let outcome = run.await.unwrap_or_else(|text| Err(panicked(&collected.parent, &text)));
+            collected.finish(outcome);
+        };
+        family.enter_free(tokio::task::spawn_local(task).abort_handle());
+        Ok(())
+    }
+
+    async fn run_in_memory(mut self, watches: bool) -> Result<Response, SubrequestError> {
         let parent = self.parent.clone().ok_or(SubrequestError::NotStarted)?;
         let limit = self.limit.unwrap_or(*parent.loc().core.subrequest_output_buffer_size);
         let sink = Rc::new(MemorySink {
@@ -244,8 +282,9 @@ impl Subrequest {
         });
         let mut handler = self.handler.take();
         let child = self.child(Output::Memory(sink.clone()))?;
-        let run = Box::pin(phases::run_child(&child, self.clone));
-        let finish = match parent.is_main() {
+        let _family = EndFamily(&child);
+        let run = Box::pin(run_whole(&child, self.clone));
+        let finish = match watches {
             true => {
                 let connection = parent.connection().clone();
                 tokio::select! {
@@ -263,7 +302,7 @@ impl Subrequest {
         child.done.set(true);
         end(&child, outcome, &mut handler);
         outcome?;
-        Ok(Response { request: child, body: sink.take() })
+        Ok(Response { request: child.clone(), body: sink.take() })
     }
 
     /// Puts its response at this place of the parent's, which goes on meanwhile: what the parent and further subrequests say comes behind it.
@@ -274,7 +313,7 @@ impl Subrequest {
         let parent = self.parent.clone().ok_or(SubrequestError::NotStarted)?;
         let family = parent.make_family().ok_or(SubrequestError::NotStarted)?;
         let (mut this, over) = (self, Rc::new(Over::default()));
-        let child = this.child(Output::Client(parent.connection().clone()))?;
+        let child = this.child(Output::Part)?;
         let task = run_in_task(child.clone(), this.clone, this.handler.take(), over.clone());
         let task = tokio::task::spawn_local(task).abort_handle();
         family.enter(&child, task);
@@ -291,7 +330,8 @@ impl Subrequest {
         let child = self.child(Output::Discard)?;
         let clone = self.clone;
         tokio::task::spawn_local(async move {
-            let run = CatchPanic(Box::pin(phases::run_child(&child, clone)));
+            let _family = EndFamily(&child);
+            let run = CatchPanic(Box::pin(run_whole(&child, clone)));
             let outcome = match run.await {
                 Ok(finish) => outcome_of(&child, finish),
                 Err(text) => Err(panicked(&child, &text)),
@@ -304,21 +344,52 @@ impl Subrequest {
 
     fn child(&self, output: Output) -> Result<Rc<Request>, SubrequestError> {
         let parent = self.parent.clone().ok_or(SubrequestError::NotStarted)?;
-        if parent.nesting_left.get() == 0 {
-            let uri = String::from_utf8_lossy(&self.uri).into_owned();
-            parent.log(Level::Error, format_args!("subrequests cycle while processing \"{uri}\""));
-            return Err(SubrequestError::TooDeep);
-        }
+        self.may_nest(&parent)?;
         let method = if self.clone { parent.method.get() } else { self.method };
         let child = Request::child(&parent, method, self.uri.clone(), self.args.clone(), output);
         child.header_only.set(self.header_only || method == Method::Head);
         child.passes_body.set(self.passes_body);
+        *child.stub.borrow_mut() = self.stub.clone();
         if self.clone {
             child.location.set(parent.location.get());
             child.location_found.set(true);
             child.valid_unparsed_uri.set(parent.valid_unparsed_uri.get());
         }
         Ok(child)
+    }
+}
+
+impl Subrequest {
+    fn may_nest(&self, parent: &Request) -> Result<(), SubrequestError> {
+        if parent.nesting_left.get() > 0 {
+            return Ok(());
+        }
+        let uri = String::from_utf8_lossy(&self.uri).into_owned();
+        parent.log(Level::Error, format_args!("subrequests cycle while processing \"{uri}\""));
+        Err(SubrequestError::TooDeep)
+    }
+}
+
+/// Tells who collects a response that there is one, or that there will be none.
+struct Collected<F: FnOnce(Result<Response, SubrequestError>)> {
+    parent: Rc<Request>,
+    done: Option<F>,
+}
+
+impl<F: FnOnce(Result<Response, SubrequestError>)> Collected<F> {
+    fn finish(&mut self, outcome: Result<Response, SubrequestError>) {
+        if let Some(done) = self.done.take() {
+            done(outcome);
+        }
+    }
+}
+
+impl<F: FnOnce(Result<Response, SubrequestError>)> Drop for Collected<F> {
+    fn drop(&mut self) {
+        self.finish(Err(SubrequestError::ClientGone));
+        if let Some(family) = self.parent.family() {
+            family.leave_free();
+        }
     }
 }
 
@@ -347,6 +418,21 @@ impl Child {
             }
             told.await;
         }
+    }
+}
+
+/// Runs a subrequest whose response is its own, and those that have a part in it.
+async fn run_whole(child: &Rc<Request>, clone: bool) -> Finish {
+    let finish = phases::run_child(child, clone).await;
+    match (child.family(), finish) {
+        (Some(family), Finish::Done) => {
+            child.done.set(true);
+            match family.over(child).await {
+                None => Finish::Done,
+                Some(status) => Finish::Close(status),
+            }
+        }
+        (_, finish) => finish,
     }
 }
 
@@ -386,12 +472,13 @@ async fn run_in_task(child: Rc<Request>, clone: bool, handler: Option<Handler>, 
         Err(text) => Err(panicked(&child, &text)),
     };
     if let Some(family) = child.family() {
-        let failed = match outcome {
-            Ok(_) => family.complete(&child).err().map(|_| 499),
-            Err(SubrequestError::Failed(status)) => Some(status),
-            Err(_) => Some(499),
+        // A part that breaks off is logged and ends there; the rest of the response follows, as in nginx.
+        let fatal = match outcome {
+            Err(SubrequestError::Failed(status @ (CLOSE | PANICKED))) => Some(status),
+            Err(SubrequestError::ClientGone) => Some(499),
+            _ => family.complete(&child).err().map(|_| 499),
         };
-        if let Some(status) = failed {
+        if let Some(status) = fatal {
             family.fail(status);
         }
     }
@@ -400,7 +487,7 @@ async fn run_in_task(child: Rc<Request>, clone: bool, handler: Option<Handler>, 
 
 fn panicked(child: &Request, text: &str) -> SubrequestError {
     child.log(Level::Alert, format_args!("panic in a subrequest: {text}"));
-    SubrequestError::Failed(500)
+    SubrequestError::Failed(PANICKED)
 }
 
 fn outcome_of(child: &Request, finish: Finish) -> Result<u16, SubrequestError> {

@@ -96,6 +96,7 @@ pub struct Variables {
     by_name: HashMap<Box<str>, VarIndex>,
     built_in: HashMap<&'static str, VariableDef>,
     families: Vec<VariableDef>,
+    named_at_run_time: bool,
 }
 
 /// The value of a plain or computed variable in one request.
@@ -203,7 +204,7 @@ impl Variables {
     /// Whether any variable in use has a name that starts like this.
     #[must_use]
     pub fn uses_prefix(&self, prefix: &str) -> bool {
-        self.entries.iter().any(|entry| entry.name.starts_with(prefix))
+        self.named_at_run_time || self.entries.iter().any(|entry| entry.name.starts_with(prefix))
     }
 
     /// How many slots a request needs.
@@ -228,6 +229,24 @@ impl Variables {
     #[must_use]
     pub fn find(&self, name: &str) -> Option<VarIndex> {
         self.by_name.get(name).copied()
+    }
+
+    /// Appends the value of a variable whose name is known at run time only; `false` when it has none, or does not exist.
+    pub fn write_named(&self, name: &str, r: &Request, out: &mut Vec<u8>) -> bool {
+        let name = name.to_ascii_lowercase();
+        if let Some(index) = self.find(&name) {
+            return self.write(index, r, out);
+        }
+        if let Some(def) = self.built_in.get(name.as_str()) {
+            return (def.get)(r, b"", out);
+        }
+        let family = self.families.iter().find(|def| name.starts_with(def.name));
+        family.is_some_and(|def| (def.get)(r, name.get(def.name.len()..).unwrap_or_default().as_bytes(), out))
+    }
+
+    /// Notes that names of variables come up at run time, so that all must be at hand.
+    pub fn expect_named(&mut self) {
+        self.named_at_run_time = true;
     }
 
     /// Appends a variable's value; `false` when it has none.
