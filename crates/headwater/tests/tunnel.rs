@@ -102,7 +102,17 @@ impl Setup {
         template.set("ORIGIN", origin);
         let port = template.port("8080").expect("a port");
         let server = Server::start(&subject.path, CONF, &mut template, port, mode).expect("it starts");
-        Self { server, template, origin, from, dir }
+        let mut setup = Self { server, template, origin, from, dir };
+        // The server is there when one of its ports accepts; the others follow.
+        for name in ["8081", "8082", "8083", "8084", "8085"] {
+            let port = setup.port(name);
+            let end = Instant::now() + PATIENCE;
+            while TcpStream::connect(("127.0.0.1", port)).is_err() {
+                assert!(Instant::now() < end, "port {name} does not listen");
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        setup
     }
 
     fn port(&mut self, name: &str) -> u16 {
