@@ -3,6 +3,7 @@
 //! Called by the upstream engine (which sets the timeout around it) and by the resolver over TCP.
 //! nginx counterpart: `ngx_event_connect_peer`.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -28,6 +29,35 @@ pub struct ConnectOptions {
     /// `SO_RCVBUF`, bytes.
     pub rcvbuf: Option<usize>,
 }
+
+/// A call that prepares a socket and failed: nothing was tried with the peer. It is the inner error of what [`Stream::connect`] returns.
+#[derive(Debug)]
+pub struct SetupError {
+    /// `bind`, `setsockopt(SO_RCVBUF)`.
+    pub call: &'static str,
+    /// What the call returned.
+    pub error: io::Error,
+}
+
+impl SetupError {
+    /// The call inside of an error of [`Stream::connect`], if it was one.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&SetupError> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    fn wrap(call: &'static str) -> impl FnOnce(io::Error) -> io::Error {
+        move |error| io::Error::new(error.kind(), SetupError { call, error })
+    }
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed", self.call)
+    }
+}
+
+impl std::error::Error for SetupError {}
 
 impl Stream {
     /// Connects to `addr` and registers the socket with the current worker.
@@ -62,10 +92,10 @@ fn open(addr: &Addr, options: &ConnectOptions) -> io::Result<Socket> {
     };
     let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
     if let Some(bytes) = options.rcvbuf {
-        socket.set_recv_buffer_size(bytes)?;
+        socket.set_recv_buffer_size(bytes).map_err(SetupError::wrap("setsockopt(SO_RCVBUF)"))?;
     }
     if let Some(bytes) = options.sndbuf {
-        socket.set_send_buffer_size(bytes)?;
+        socket.set_send_buffer_size(bytes).map_err(SetupError::wrap("setsockopt(SO_SNDBUF)"))?;
     }
     if options.keepalive {
         socket.set_keepalive(true)?;
@@ -80,8 +110,12 @@ fn open(addr: &Addr, options: &ConnectOptions) -> io::Result<Socket> {
 fn bind_local(socket: &Socket, local: SocketAddr, transparent: bool) -> io::Result<()> {
     if transparent {
         match local {
-            SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
-            SocketAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
+            SocketAddr::V4(_) => {
+                socket.set_ip_transparent_v4(true).map_err(SetupError::wrap("setsockopt(IP_TRANSPARENT)"))?
+            }
+            SocketAddr::V6(_) => socket
+                .set_ip_transparent_v6(true)
+                .map_err(SetupError::wrap("setsockopt(IPV6_TRANSPARENT)"))?,
         }
     }
     if local.port() == 0 {
@@ -89,5 +123,5 @@ fn bind_local(socket: &Socket, local: SocketAddr, transparent: bool) -> io::Resu
         // possible then. Refused by old kernels, which does no harm.
         let _ = sys::setsockopt_int(socket.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1);
     }
-    socket.bind(&local.into())
+    socket.bind(&local.into()).map_err(SetupError::wrap("bind"))
 }

@@ -43,5 +43,5 @@ pub use signals::{Sig, Signals, block_all_for_workers};
 pub use sockopt::{KeepaliveParams, TcpInfo};
 pub use stream::{Stream, StreamKind};
 pub use syslog::{Syslog, SyslogOptions};
-pub use tempfile::{TempDir, TempFile};
+pub use tempfile::{FileError, TempDir, TempFile};
 pub use timer::{Elapsed, Timer, sleep, with_timeout};

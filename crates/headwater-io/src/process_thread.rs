@@ -6,6 +6,7 @@
 use std::io;
 
 use rustix::process::{Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::user::User;
 use super::{c_name, user};
@@ -36,17 +37,26 @@ pub fn groups_of_user(name: &str, gid: u32) -> io::Result<Vec<u32>> {
 
 /// Makes the calling thread, and no other, run as a user with the given groups.
 ///
-/// Core dumps stay possible afterwards, as in nginx.
+/// With `raw_sockets` the thread keeps the right to use addresses that are not this host's (`CAP_NET_RAW`), and no other right of root's. Core dumps stay possible
+/// afterwards, as in nginx.
 ///
 /// # Errors
-/// What `setgroups(2)`, `setresgid(2)` and `setresuid(2)` return. The thread may have lost a part of its rights then
+/// What `setgroups(2)`, `setresgid(2)`, `setresuid(2)`, `prctl(2)` and `capset(2)` return. The thread may have lost a part of its rights then
 /// and should end.
-pub fn set_thread_user(user: &User, gid: u32, groups: &[u32]) -> io::Result<()> {
+pub fn set_thread_user(user: &User, gid: u32, groups: &[u32], raw_sockets: bool) -> io::Result<()> {
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(gid));
     rustix::thread::set_thread_groups(&groups)?;
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    if raw_sockets {
+        rustix::thread::set_keep_capabilities(true)?;
+    }
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    if raw_sockets {
+        let kept = CapabilitySet::NET_RAW;
+        let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+        rustix::thread::set_capabilities(None, sets)?;
+    }
     user::stay_dumpable();
     Ok(())
 }
@@ -67,10 +77,25 @@ mod tests {
         }
         let thread = std::thread::spawn(|| {
             let user = User { name: "somebody".into(), uid: 65534, gid: 65534 };
-            set_thread_user(&user, 65534, &[65534]).unwrap();
-            rustix::process::geteuid().as_raw()
+            set_thread_user(&user, 65534, &[65534], false).unwrap();
+            (rustix::process::geteuid().as_raw(), rustix::thread::capabilities(None).unwrap().permitted)
         });
-        assert_eq!(thread.join().unwrap(), 65534);
+        assert_eq!(thread.join().unwrap(), (65534, CapabilitySet::empty()));
         assert!(super::super::is_root());
+    }
+
+    #[test]
+    fn set_thread_user_with_raw_sockets_keeps_that_right_alone() {
+        let mine = rustix::thread::capabilities(None).unwrap().permitted;
+        if !super::super::is_root() || !mine.contains(CapabilitySet::NET_RAW) {
+            return;
+        }
+        let thread = std::thread::spawn(|| {
+            let user = User { name: "somebody".into(), uid: 65534, gid: 65534 };
+            set_thread_user(&user, 65534, &[65534], true).unwrap();
+            rustix::thread::capabilities(None).unwrap()
+        });
+        let sets = thread.join().unwrap();
+        assert_eq!((sets.effective, sets.permitted), (CapabilitySet::NET_RAW, CapabilitySet::NET_RAW));
     }
 }

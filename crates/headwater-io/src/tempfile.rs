@@ -3,6 +3,7 @@
 //! Called by body buffering, `proxy_store` and the cache. Calls block, as they do in nginx.
 //! nginx counterpart: `ngx_create_temp_file`, `ngx_create_hashed_filename` and `ngx_ext_rename_file`.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, IoSlice, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -43,8 +44,8 @@ impl TempDir {
     /// Makes a file that keeps its name until it is dropped, persisted or [kept](TempFile::keep).
     ///
     /// # Errors
-    /// What `open(2)` and `mkdir(2)` return.
-    pub fn create_named(&self) -> io::Result<TempFile> {
+    /// What `open(2)` and `mkdir(2)` return, and for which path.
+    pub fn create_named(&self) -> Result<TempFile, FileError> {
         let mut number = next_number(1);
         loop {
             let path = self.path_of(number);
@@ -57,8 +58,10 @@ impl TempDir {
             match error.kind() {
                 io::ErrorKind::AlreadyExists => number = next_number(COLLISION_STEP),
                 // Should the directories vanish again and again, this ends when the directory itself is missing.
-                io::ErrorKind::NotFound if self.levels[0] != 0 => self.create_levels(&path)?,
-                _ => return Err(error),
+                io::ErrorKind::NotFound if self.levels[0] != 0 => {
+                    self.create_levels(&path).map_err(|error| FileError::new("mkdir()", &path, error))?;
+                }
+                _ => return Err(FileError::new("open()", &path, error)),
             }
         }
     }
@@ -91,6 +94,44 @@ impl TempDir {
 
     fn used_levels(&self) -> impl Iterator<Item = usize> + '_ {
         self.levels.iter().take_while(|level| **level != 0).map(|level| usize::from(*level))
+    }
+}
+
+/// A system call on a file that failed, told as nginx's log does: `rename() "a" to "b" failed`.
+#[derive(Debug)]
+pub struct FileError {
+    what: String,
+    /// What the call returned.
+    pub error: io::Error,
+}
+
+impl FileError {
+    /// A call that failed for a path.
+    #[must_use]
+    pub fn new(call: &str, path: &Path, error: io::Error) -> Self {
+        Self { what: format!("{call} \"{}\" failed", path.display()), error }
+    }
+
+    fn rename(from: &Path, to: &Path, error: io::Error) -> Self {
+        Self { what: format!("rename() \"{}\" to \"{}\" failed", from.display(), to.display()), error }
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for FileError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl From<FileError> for io::Error {
+    fn from(error: FileError) -> Self {
+        error.error
     }
 }
 
@@ -199,27 +240,30 @@ impl TempFile {
     /// # Errors
     /// `NotFound` for a file that was deleted at once; otherwise what `chmod(2)`, `rename(2)` and `write(2)` return.
     /// The temporary file is deleted then.
-    pub fn persist(mut self, target: &Path, options: &PersistOptions) -> io::Result<File> {
-        let source = self.name.0.clone().ok_or(io::ErrorKind::NotFound)?;
+    pub fn persist(mut self, target: &Path, options: &PersistOptions) -> Result<File, FileError> {
+        let source = self.name.0.clone().unwrap_or_default();
         if let Some(mode) = options.mode {
-            self.file.set_permissions(Permissions::from_mode(mode))?;
+            let set = self.file.set_permissions(Permissions::from_mode(mode));
+            set.map_err(|error| FileError::new("chmod()", &source, error))?;
         }
         if let Some(mtime) = options.mtime {
-            self.file.set_modified(mtime)?;
+            let set = self.file.set_modified(mtime);
+            set.map_err(|error| FileError::new("utimes()", &source, error))?;
         }
         let mut result = fs::rename(&source, target);
         if let (Err(error), Some(mode)) = (&result, options.dir_mode)
             && error.kind() == io::ErrorKind::NotFound
+            && self.name.0.is_some()
         {
-            create_parents(target, mode)?;
+            create_parents(target, mode).map_err(|error| FileError::new("mkdir()", target, error))?;
             result = fs::rename(&source, target);
         }
         match result {
             Ok(()) => self.name.0 = None,
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                copy_across(&source, target, options)?
+                copy_across(&source, target, options)?;
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(FileError::rename(&source, target, error)),
         }
         Ok(self.file)
     }
@@ -246,12 +290,14 @@ impl AsFd for TempFile {
 }
 
 /// Copies a file to another file system under a temporary name, then renames it.
-fn copy_across(source: &Path, target: &Path, options: &PersistOptions) -> io::Result<()> {
+fn copy_across(source: &Path, target: &Path, options: &PersistOptions) -> Result<(), FileError> {
     let mut name = target.as_os_str().as_bytes().to_vec();
     // Writing into a Vec cannot fail.
     let _ = write!(name, ".{:010}", next_number(1));
     let near = PathBuf::from(std::ffi::OsStr::from_bytes(&name));
-    let copied = copy_to(source, &near, options).and_then(|()| fs::rename(&near, target));
+    let copied = copy_to(source, &near, options)
+        .map_err(|error| FileError::new("open()", &near, error))
+        .and_then(|()| fs::rename(&near, target).map_err(|error| FileError::rename(&near, target, error)));
     if copied.is_err() {
         // The first error counts.
         let _ = fs::remove_file(&near);
@@ -272,18 +318,20 @@ fn copy_to(source: &Path, target: &Path, options: &PersistOptions) -> io::Result
     Ok(())
 }
 
-/// Makes the missing directories above `target`. One that may not be made is passed over, as it may exist.
+/// Makes the missing directories above `target`. One that may not be made is passed over, as it may exist; for the last one that is an error.
 fn create_parents(target: &Path, mode: u32) -> io::Result<()> {
     let mut parents: Vec<&Path> =
         target.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
     parents.reverse();
+    let mut last = Ok(());
     for parent in parents.into_iter().filter(|path| *path != Path::new("/")) {
-        match make_dir(parent, mode) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-            other => other?,
+        last = make_dir(parent, mode);
+        match &last {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return last,
+            _ => {}
         }
     }
-    Ok(())
+    last
 }
 
 /// The next file number of this process.

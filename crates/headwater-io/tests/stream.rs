@@ -9,6 +9,7 @@ use std::os::fd::AsFd as _;
 use std::task::Poll;
 
 use common::{any_port, pair, pair_on, read, run, scratch_dir, turn, write};
+use headwater_io::connect::SetupError;
 use headwater_io::{Addr, ConnectOptions, KeepaliveParams, ListenOptions, Stream, StreamKind, bind};
 
 #[test]
@@ -168,6 +169,41 @@ fn connect_local_address_is_used() {
         };
         let stream = Stream::connect(socket.addr(), &options).await.unwrap();
         assert_eq!(stream.local_addr().unwrap().ip(), Some("127.0.0.2".parse().unwrap()));
+        let socket = socket2::SockRef::from(&stream);
+        // The kernel doubles what it is asked for, for its own bookkeeping.
+        assert_eq!((socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap()), (65536, 65536));
+    });
+}
+
+#[test]
+fn connect_transparent_sets_the_option_when_that_is_allowed() {
+    run(async {
+        let socket = bind(&ListenOptions::new(any_port())).unwrap();
+        let options = ConnectOptions {
+            local: Some("127.0.0.2:0".parse().unwrap()),
+            transparent: true,
+            ..ConnectOptions::default()
+        };
+        match Stream::connect(socket.addr(), &options).await {
+            Ok(stream) => assert!(socket2::SockRef::from(&stream).ip_transparent_v4().unwrap()),
+            Err(error) => {
+                let setup = SetupError::of(&error).expect("a failure before connecting");
+                assert_eq!(setup.call, "setsockopt(IP_TRANSPARENT)");
+                assert_eq!(setup.error.kind(), ErrorKind::PermissionDenied);
+            }
+        }
+    });
+}
+
+#[test]
+fn connect_local_address_of_another_host_is_refused_before_connecting() {
+    run(async {
+        let socket = bind(&ListenOptions::new(any_port())).unwrap();
+        let local = Some("203.0.113.7:0".parse().unwrap());
+        let options = ConnectOptions { local, ..ConnectOptions::default() };
+        let error = Stream::connect(socket.addr(), &options).await.unwrap_err();
+        let setup = SetupError::of(&error).expect("a failure before connecting");
+        assert_eq!((setup.to_string().as_str(), setup.error.raw_os_error()), ("bind failed", Some(99)));
     });
 }
 

@@ -64,7 +64,7 @@ fn is_late(error: &Diagnostic) -> bool {
 /// Opens the pid file and the sockets for a moment; the logs are open already.
 fn open_all(setup: &Setup, conf: &Conf, journal: &Journal) -> Result<(), ()> {
     let settings = &conf.main.settings;
-    Identity::of(settings).map_err(|error| journal.emerg(format_args!("{error}")))?;
+    Identity::of(conf).map_err(|error| journal.emerg(format_args!("{error}")))?;
     let path = setup.path(&settings.pid);
     touch(&path).map_err(|error| {
         journal.emerg(format_args!("open() \"{}\" failed {}", path.display(), os_error(&error)));

@@ -16,6 +16,8 @@ pub(crate) struct Account {
     pub(crate) user: User,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
+    /// Whether they keep the right that `*_bind … transparent` needs.
+    pub(crate) raw_sockets: bool,
 }
 
 /// What a worker thread takes on when it starts.
@@ -29,7 +31,8 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// Looks the configuration's user up. Without the rights of root, or with `master_process off`, the user stays as it is.
-    pub(crate) fn of(settings: &MainSettings) -> Result<Identity, String> {
+    pub(crate) fn of(conf: &Conf) -> Result<Identity, String> {
+        let settings = &conf.main.settings;
         let priority = settings.worker_priority.0;
         if !process::is_root() || !settings.master_process {
             return Ok(Identity { account: None, priority });
@@ -51,7 +54,7 @@ impl Identity {
         };
         let groups = process::groups_of_user(name, gid)
             .map_err(|error| format!("initgroups({name}, {gid}) failed {}", os_error(&error)))?;
-        Ok(Identity { account: Some(Account { user, gid, groups }), priority })
+        Ok(Identity { account: Some(Account { user, gid, groups, raw_sockets: conf.transparent }), priority })
     }
 }
 

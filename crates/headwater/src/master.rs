@@ -105,9 +105,8 @@ impl Master {
             }
         };
         journal.use_log(conf.main.error_log.clone());
-        let identity = Identity::of(&conf.main.settings)
-            .inspect_err(|error| journal.emerg(format_args!("{error}")))
-            .ok()?;
+        let identity =
+            Identity::of(&conf).inspect_err(|error| journal.emerg(format_args!("{error}"))).ok()?;
         identity.prepare_dirs(&conf).inspect_err(|error| journal.emerg(format_args!("{error}"))).ok()?;
         journal.notice(format_args!("using the \"epoll\" event method"));
         let sockets = Sockets::default().open(&conf, worker_count(&conf), &journal).ok()?;

@@ -35,9 +35,8 @@ impl Master {
                 return None;
             }
         };
-        let identity = Identity::of(&conf.main.settings)
-            .inspect_err(|error| self.journal.emerg(format_args!("{error}")))
-            .ok()?;
+        let identity =
+            Identity::of(&conf).inspect_err(|error| self.journal.emerg(format_args!("{error}"))).ok()?;
         identity.prepare_dirs(&conf).inspect_err(|error| self.journal.emerg(format_args!("{error}"))).ok()?;
         let sockets = self.sockets.open(&conf, worker_count(&conf), &self.journal).ok()?;
         self.move_pid_file(self.setup.path(&conf.main.settings.pid))?;

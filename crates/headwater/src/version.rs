@@ -34,6 +34,7 @@ const STANDARD: &[&str] = &[
     "http_scgi_module",
     "http_grpc_module",
     "http_memcached_module",
+    "http_tunnel_module",
     "http_limit_conn_module",
     "http_limit_req_module",
     "http_empty_gif_module",

@@ -169,10 +169,11 @@ fn prepare(identity: &Identity, log: &ErrorLog) -> io::Result<()> {
         log.write(Level::Alert, None, format_args!("setpriority({priority}) failed {reason}"));
     }
     if let Some(account) = &identity.account {
-        process::set_thread_user(&account.user, account.gid, &account.groups).inspect_err(|error| {
-            let (uid, reason) = (account.user.uid, os_error(error));
-            log.write(Level::Emerg, None, format_args!("setuid({uid}) failed {reason}"));
-        })?;
+        process::set_thread_user(&account.user, account.gid, &account.groups, account.raw_sockets)
+            .inspect_err(|error| {
+                let (uid, reason) = (account.user.uid, os_error(error));
+                log.write(Level::Emerg, None, format_args!("setuid({uid}) failed {reason}"));
+            })?;
     }
     let id = rustix::thread::gettid().as_raw_nonzero();
     log.write(Level::Notice, None, format_args!("start worker process {id}"));

@@ -25,6 +25,7 @@ http {
         listen %%PORT_8080%%;
         location / { proxy_pass http://origin; }
         location /stream/ { proxy_request_buffering off; proxy_pass http://origin; }
+        location /from/ { proxy_bind $arg_a; proxy_pass http://origin; }
         location /gzip/ { gzip on; gzip_comp_level 1; proxy_pass http://origin; }
     }
 }
@@ -114,6 +115,34 @@ fn answer_while_the_client_still_uploads_unbuffered_reaches_it_at_once() {
     let (head, body) = read_response(&client).expect("an answer");
     assert!(head[0].starts_with("HTTP/1.1 413"), "{head:?}");
     assert_eq!(body, b"nope");
+}
+
+#[test]
+fn idle_connection_with_a_local_address_serves_requests_that_want_it_only() {
+    let setup = Setup::start(|number, stream| {
+        // Each connection is a thread of its own: the one before stays open.
+        thread::spawn(move || {
+            let mut reader = BufReader::new(&stream);
+            let from = stream.peer_addr()?.ip();
+            while read_head(&mut reader).is_ok() {
+                let text = format!("{number} {from}");
+                write!(&stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len())?;
+            }
+            io::Result::Ok(())
+        });
+        Ok(())
+    });
+    let client = setup.client();
+    let mut ask = |address: &str| {
+        write!(&client, "GET /from/?a={address} HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+        String::from_utf8(read_response(&client).expect("an answer").1).expect("text")
+    };
+    let seen: Vec<String> =
+        ["127.0.0.5", "127.0.0.6", "", "127.0.0.5", "", "127.0.0.6"].map(&mut ask).into_iter().collect();
+    assert_eq!(
+        seen,
+        ["0 127.0.0.5", "1 127.0.0.6", "2 127.0.0.1", "0 127.0.0.5", "2 127.0.0.1", "1 127.0.0.6"]
+    );
 }
 
 #[test]

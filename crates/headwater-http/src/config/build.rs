@@ -36,6 +36,8 @@ pub struct Server {
     pub name: Box<str>,
     /// Its locations.
     pub locations: Locations,
+    /// Whether a location of it takes `CONNECT` requests.
+    pub takes_connect: bool,
     /// Its named locations.
     pub named: HashMap<Box<[u8]>, LocId>,
 }
@@ -88,6 +90,12 @@ pub struct Location {
 }
 
 impl Location {
+    /// Whether `CONNECT` requests have a handler here.
+    #[must_use]
+    pub fn takes_connect(&self) -> bool {
+        self.content_handler.as_ref().is_some_and(|handler| handler.takes_connect())
+    }
+
     /// A module's settings that its builder attached.
     #[must_use]
     pub fn settings<T: Any + Send + Sync>(&self) -> Option<&T> {
@@ -257,6 +265,8 @@ fn build(cx: &mut Cx<'_>, modules: &Modules, number: u64) -> Result<Conf> {
         servers,
         locations,
         upstreams,
+        checks: cx.take_state::<crate::modules::health_check::Checks>().0,
+        transparent: cx.take_state::<crate::upstream::sockets::Transparent>().0,
         names,
         keeps_upstream_headers,
         variables,
@@ -343,8 +353,14 @@ fn build_servers(cx: &mut Cx<'_>, decl: &HttpDecl, locations: &mut [Location]) -
             settings,
             name,
             locations: Locations::default(),
+            takes_connect: false,
             named: HashMap::new(),
         });
+    }
+    for location in locations.iter().filter(|location| location.takes_connect()) {
+        if let Some(server) = servers.get_mut(location.server.0 as usize) {
+            server.takes_connect = true;
+        }
     }
     for (index, declared) in decl.locations.iter().enumerate() {
         let id = LocId(u32::try_from(index).unwrap_or(u32::MAX));

@@ -61,8 +61,12 @@ pub struct Conf {
     pub temp_dirs: std::collections::BTreeSet<std::path::PathBuf>,
     /// Groups of back ends, named and implicit.
     pub upstreams: Vec<Arc<crate::upstream::peers::Group>>,
+    /// Whether connections to back ends are to come from addresses that are not this host's.
+    pub transparent: bool,
     /// Groups with servers whose names are looked up at run time.
     pub names: Vec<crate::upstream::names::NamedGroup>,
+    /// Health checks of groups.
+    pub checks: Vec<Arc<crate::upstream::health::Check>>,
     /// Whether a variable needs the headers of back ends' answers.
     pub keeps_upstream_headers: bool,
     /// The variable table.
@@ -77,6 +81,10 @@ impl Conf {
         }
         for group in &self.upstreams {
             group.activate();
+            if group.zone().is_some() {
+                let checks = self.checks.iter().filter(|check| Arc::ptr_eq(&check.group, group));
+                group.plan_checks(checks.map(|check| check.planned.clone()).collect());
+            }
         }
     }
 

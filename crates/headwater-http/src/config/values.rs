@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use headwater_conf::value::{Milliseconds, parse_milliseconds, parse_number, parse_seconds, parse_size};
 use headwater_conf::{Args, Cx, Directive, Result, Value};
-use headwater_io::tempfile::{TempDir, TempFile};
+use headwater_io::tempfile::{FileError, TempDir, TempFile};
 
 use super::core::{CoreRaw, OwnRaw};
 use crate::script::Complex;
@@ -392,7 +392,7 @@ impl TempPath {
     /// A new temp file; with `keep` it stays when the request is over.
     pub fn create(&self, prefix: &std::path::Path, keep: bool) -> std::io::Result<TempFile> {
         let dir = TempDir { path: prefix.join(&self.0.path), levels: self.0.levels };
-        let make = || if keep { dir.create_named() } else { dir.create() };
+        let make = || if keep { Ok(dir.create_named()?) } else { dir.create() };
         let mut file = match make() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 headwater_io::process::prepare_dir(&dir.path, None)?;
@@ -404,6 +404,20 @@ impl TempPath {
             file.keep();
         }
         Ok(file)
+    }
+
+    /// A new temp file with a name, which goes when it is dropped, unless it got another name before.
+    pub fn create_named(&self, prefix: &std::path::Path) -> std::result::Result<TempFile, FileError> {
+        let dir = TempDir { path: prefix.join(&self.0.path), levels: self.0.levels };
+        match dir.create_named() {
+            Err(failed)
+                if failed.error.kind() == std::io::ErrorKind::NotFound
+                    && headwater_io::process::prepare_dir(&dir.path, None).is_ok() =>
+            {
+                dir.create_named()
+            }
+            other => other,
+        }
     }
 }
 

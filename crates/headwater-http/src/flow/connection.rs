@@ -308,14 +308,6 @@ fn complete(connection: &Connection, parser: &mut RequestParser, len: usize) -> 
     let headers = HeaderList::adopt(bytes, lines);
     let checked = check(&line, &headers);
     let (semantics, refused) = match checked {
-        Ok(semantics) if line.method == Method::Connect => {
-            // There is no tunnel to open.
-            connection.log(
-                Level::Info,
-                format_args!("client sent CONNECT method while reading client request headers"),
-            );
-            (semantics, Some(405))
-        }
         Ok(semantics) => (semantics, None),
         Err(error) => {
             let text = String::from_utf8_lossy(&error.describe(&headers)).into_owned();
@@ -345,10 +337,10 @@ fn complete(connection: &Connection, parser: &mut RequestParser, len: usize) -> 
 }
 
 /// The decoded path and the query string of a request, or `None` for a bad one.
-fn target(head: &RequestHead, merge_slashes: bool) -> Option<(Bytes, Bytes)> {
+pub(crate) fn target(head: &RequestHead, merge_slashes: bool) -> Option<(Bytes, Bytes)> {
     let raw = head.unparsed_uri();
     if head.line.method == Method::Connect {
-        return Some((Bytes::new(), Bytes::new()));
+        return Some((Bytes::from_static(b"/"), Bytes::new()));
     }
     if head.line.complex {
         let normal = headwater_wire::uri::normalize(raw, merge_slashes).ok()?;
@@ -387,8 +379,19 @@ async fn serve_request(
         }
     };
     let exchange = Rc::new(Exchange::new(connection.clone(), generation.clone(), *head, start));
-    exchange.keepalive.set(keep_alive && refused.is_none());
     let (server, captured) = find_server(&generation, connection, &exchange.head.host, default);
+    let refused = match refused {
+        None if method == Method::Connect && !generation.server(server).takes_connect => {
+            connection.log(
+                Level::Info,
+                format_args!("client sent CONNECT method while reading client request headers"),
+            );
+            Some(405)
+        }
+        refused => refused,
+    };
+    // What a client sends after CONNECT is meant for the tunnel: when there is none, it must not be taken for requests.
+    exchange.keepalive.set(keep_alive && refused.is_none() && method != Method::Connect);
     let r = Request::main(exchange, server, method, uri, args);
     let _family = EndFamily(&r);
     if let Some(pattern) = captured {

@@ -280,8 +280,10 @@ impl Request {
     pub fn log(&self, level: Level, text: fmt::Arguments<'_>) {
         let log = &self.loc().error_log;
         if log.wants(level) {
-            let context = self.log_context();
-            let number = Some(self.connection().number);
+            let (number, context) = match self.probe() {
+                Some(probe) => (None, probe.log_context()),
+                None => (Some(self.connection().number), self.log_context()),
+            };
             let action = self.action.get();
             if action.is_empty() {
                 log.write(level, number, format_args!("{text}{context}"));

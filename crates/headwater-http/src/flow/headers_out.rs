@@ -8,6 +8,7 @@ use std::io::Write as _;
 use headwater_wire::escape::{Escape, escape_uri};
 use headwater_wire::headers::KnownHeader;
 use headwater_wire::http1::request::Version;
+use headwater_wire::method::Method;
 
 use super::output::{Framing, SendError};
 use super::special::server_text;
@@ -66,7 +67,9 @@ pub(super) fn write_http1(r: &Request, buffer: &mut Vec<u8>) -> Framing {
     if framing == Framing::UntilClose {
         r.close_after();
     }
-    if status == 101 {
+    if opens_tunnel(r, status) {
+        // The connection is one from end to end now.
+    } else if status == 101 {
         buffer.extend_from_slice(b"Connection: upgrade\r\n");
     } else if r.exchange.keepalive.get() {
         buffer.extend_from_slice(b"Connection: keep-alive\r\n");
@@ -176,9 +179,20 @@ fn write_absolute_location(r: &Request, out: &mut HeadersOut, buffer: &mut Vec<u
     None
 }
 
+/// Whether this is the answer to a `CONNECT` that succeeded, which has neither body nor length (RFC 9110 section 9.3.6).
+fn opens_tunnel(r: &Request, status: u16) -> bool {
+    r.method.get() == Method::Connect && (200..300).contains(&status)
+}
+
 fn framing(r: &Request, out: &HeadersOut, status: u16) -> Framing {
     let head = &r.exchange.head;
-    if status == 101 || r.header_only.get() || status < 200 || status == 204 || status == 304 {
+    if status == 101
+        || opens_tunnel(r, status)
+        || r.header_only.get()
+        || status < 200
+        || status == 204
+        || status == 304
+    {
         return Framing::None;
     }
     let wants_trailers = out.expect_trailers || !out.trailers.is_empty();

@@ -5,14 +5,18 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use headwater_wire::method::Method;
 
 use super::error_log::Level;
 use super::{route, special};
 use crate::config::core::Satisfy;
 use crate::filters::{Chunk, End};
 use crate::request::Request;
+use crate::upstream::peers::Group;
+use crate::upstream::settings::UpstreamConf;
 
 /// A future of one request: it stays on its worker.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -48,6 +52,26 @@ pub enum Redirect {
 pub trait Handler: Send + Sync {
     /// Handles the request.
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a>;
+
+    /// Where it passes requests, for health checks.
+    fn back_end(&self) -> Option<BackEnd<'_>> {
+        None
+    }
+
+    /// Whether it takes `CONNECT` requests. Others are not asked.
+    fn takes_connect(&self) -> bool {
+        false
+    }
+}
+
+/// Where a content handler passes requests.
+pub struct BackEnd<'a> {
+    /// How.
+    pub conf: &'a UpstreamConf,
+    /// The group; `None` when it is known for each request only.
+    pub group: Option<&'a Arc<Group>>,
+    /// Whether answers have a status and headers.
+    pub speaks_http: bool,
 }
 
 /// Runs when a request is over.
@@ -314,6 +338,9 @@ async fn access<'a>(r: &'a Request) -> Option<Outcome<'a>> {
 
 async fn content<'a>(r: &'a Request) -> Outcome<'a> {
     let location = r.loc();
+    if r.method.get() == Method::Connect && !location.takes_connect() {
+        return Outcome::Status(405);
+    }
     if let Some(handler) = &location.content_handler {
         return match settle(handler.handle(r)).await {
             Outcome::Declined => Outcome::Status(404),

@@ -24,7 +24,7 @@ use super::accept::{self, Idle};
 use super::error_log::Level;
 use crate::config::listen::ListenerKey;
 use crate::config::{Conf, Generation};
-use crate::upstream::names;
+use crate::upstream::{health, names};
 
 /// What the master tells a worker.
 pub enum Command {
@@ -248,6 +248,7 @@ pub fn run(index: usize, mut commands: UnboundedReceiver<Command>, shared: Arc<S
         // Peers are shared, so one worker looks up their names; a configuration that is replaced takes its tasks with it.
         let keep_names = |worker: &Rc<Worker>| (worker.index == 0).then(|| names::keep(&worker.generation()));
         let mut names = keep_names(&worker);
+        let mut checks = Some(health::keep(&worker));
         let mut listening = HashMap::new();
         listen(&worker, &mut listening, sockets);
         let unpark = spawn_local(unpark(worker.clone()));
@@ -261,9 +262,11 @@ pub fn run(index: usize, mut commands: UnboundedReceiver<Command>, shared: Arc<S
                     drop(names.take());
                     *worker.generation.borrow_mut() = Rc::new(Generation::new(conf));
                     names = keep_names(&worker);
+                    checks = Some(health::keep(&worker));
                     listen(&worker, &mut listening, sockets);
                 }
                 Command::Quit(limit) => {
+                    drop(checks.take());
                     listen(&worker, &mut listening, Vec::new());
                     drain(&worker, limit, &mut commands).await;
                     break;
@@ -273,6 +276,7 @@ pub fn run(index: usize, mut commands: UnboundedReceiver<Command>, shared: Arc<S
         }
         listen(&worker, &mut listening, Vec::new());
         drop(names);
+        drop(checks);
         unpark.abort();
         janitor.abort();
         crate::modules::flush_logs();

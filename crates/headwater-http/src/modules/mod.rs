@@ -12,6 +12,7 @@ pub mod fastcgi;
 pub mod geo;
 pub mod gzip_static;
 pub mod headers;
+pub mod health_check;
 pub mod index;
 pub mod limit_conn;
 pub mod limit_req;
@@ -32,6 +33,7 @@ pub mod secure_link;
 pub mod split_clients;
 pub mod static_files;
 pub mod stub_status;
+pub mod tunnel;
 pub mod upstream;
 pub mod uwsgi;
 
@@ -95,6 +97,8 @@ pub static MODULES: &[&Module] = &[
     &scgi::MODULE,
     &uwsgi::MODULE,
     &memcached::MODULE,
+    &tunnel::MODULE,
+    &health_check::MODULE,
     &crate::filters::addition::MODULE,
     &crate::filters::charset::MODULE,
     &crate::filters::slice::MODULE,

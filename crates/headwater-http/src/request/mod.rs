@@ -30,6 +30,7 @@ use crate::flow::output::{Framing, Output};
 use crate::flow::postpone::{Family, Postponed};
 use crate::script::Pattern;
 use crate::script::pattern::Groups;
+use crate::upstream::health::Probe;
 use crate::upstream::settings::UpstreamOverrides;
 use upstream_state::UpstreamStates;
 
@@ -152,6 +153,24 @@ impl Request {
         let location = exchange.generation.server(server).root;
         let output = Output::Client(exchange.connection.clone());
         Self::build(exchange, None, server, location, method, uri, args, output)
+    }
+
+    /// A request that no client waits for.
+    pub(crate) fn with_output(
+        exchange: Rc<Exchange>,
+        server: ServerId,
+        method: Method,
+        uri: Bytes,
+        args: Bytes,
+        output: Output,
+    ) -> Rc<Self> {
+        let location = exchange.generation.server(server).root;
+        Self::build(exchange, None, server, location, method, uri, args, output)
+    }
+
+    /// What makes it a health check, if it is one.
+    pub(crate) fn probe(&self) -> Option<Rc<Probe>> {
+        self.extension()
     }
 
     /// A subrequest, before its location is found.

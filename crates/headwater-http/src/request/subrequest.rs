@@ -108,15 +108,36 @@ struct Over {
 pub struct MemorySink {
     bytes: RefCell<BytesMut>,
     limit: usize,
+    /// Whether what goes beyond the limit is no mistake: the beginning is kept.
+    truncates: bool,
     /// Whether more came than the limit allows.
     pub(crate) overflow: Cell<bool>,
 }
 
 impl MemorySink {
+    /// Keeps the beginning of a body; what makes it longer ends it.
+    pub(crate) fn beginning(limit: usize) -> Self {
+        Self { bytes: RefCell::default(), limit, truncates: true, overflow: Cell::new(false) }
+    }
+
+    /// The bytes that came.
+    pub(crate) fn take(&self) -> Bytes {
+        self.bytes.take().freeze()
+    }
+
     /// Takes a chunk of the body.
     pub(crate) fn push(&self, r: &Request, chunk: &Chunk<'_>) -> Result<(), SendError> {
         let room = self.limit.saturating_sub(self.bytes.borrow().len());
         if chunk.len() > room as u64 {
+            if self.truncates {
+                self.overflow.set(true);
+                let _ = chunk.read(|bytes| {
+                    let room = self.limit.saturating_sub(self.bytes.borrow().len()).min(bytes.len());
+                    self.bytes.borrow_mut().extend_from_slice(bytes.get(..room).unwrap_or_default());
+                    Ok(())
+                });
+                return Err(SendError::Broken);
+            }
             let length = chunk.len().saturating_add(self.bytes.borrow().len() as u64);
             r.log(Level::Error, format_args!("too big subrequest response: {length}"));
             self.overflow.set(true);
@@ -253,7 +274,12 @@ impl Subrequest {
     async fn run_in_memory(mut self, watches: bool) -> Result<Response, SubrequestError> {
         let parent = self.parent.clone().ok_or(SubrequestError::NotStarted)?;
         let limit = self.limit.unwrap_or(*parent.loc().core.subrequest_output_buffer_size);
-        let sink = Rc::new(MemorySink { bytes: RefCell::default(), limit, overflow: Cell::new(false) });
+        let sink = Rc::new(MemorySink {
+            bytes: RefCell::default(),
+            limit,
+            truncates: false,
+            overflow: Cell::new(false),
+        });
         let mut handler = self.handler.take();
         let child = self.child(Output::Memory(sink.clone()))?;
         let _family = EndFamily(&child);
@@ -276,7 +302,7 @@ impl Subrequest {
         child.done.set(true);
         end(&child, outcome, &mut handler);
         outcome?;
-        Ok(Response { request: child.clone(), body: sink.bytes.take().freeze() })
+        Ok(Response { request: child.clone(), body: sink.take() })
     }
 
     /// Puts its response at this place of the parent's, which goes on meanwhile: what the parent and further subrequests say comes behind it.

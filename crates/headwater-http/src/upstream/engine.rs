@@ -11,20 +11,22 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use headwater_io::connect::ConnectOptions;
+use headwater_io::connect::{ConnectOptions, SetupError};
 use headwater_io::stream::Stream;
 use headwater_io::timer::{Timer, with_timeout};
 
 use super::peers::{Group, Peer, Picked, Report, Tried};
-use super::pool::Link;
+use super::pool::{Kind, Link};
 use super::protocol::{Protocol, ResponseHead, log};
-use super::relay::{Spool, Step};
+use super::relay::Step;
 use super::retry::{self, Attempt, Failure};
-use super::settings::{UpstreamConf, local_address};
+use super::settings::UpstreamConf;
+use super::spool::Spool;
 use super::tls::Identity;
 use super::tunnel;
 use crate::flow::error_log::Level;
 use crate::flow::os_error;
+use crate::flow::output::SendError;
 use crate::flow::phases::Outcome;
 use crate::request::Request;
 use crate::request::body::BodyError;
@@ -44,6 +46,14 @@ pub(super) struct Engine<'a> {
     pub(super) spool: Option<Spool>,
     /// Whether the body's end waits behind what the temp file still holds.
     pub(super) end_waits: bool,
+    /// Whether the response is being saved.
+    pub(super) storing: bool,
+    /// Whether bytes may wait in a temp file, none having failed so far.
+    pub(super) may_use_file: bool,
+    /// Whether this is a health check.
+    pub(super) probing: bool,
+    /// Why the client gets no more of a response that is saved nevertheless.
+    pub(super) lost: Option<SendError>,
     /// Body bytes received that wait until the client took what came of those before.
     pub(super) held: Bytes,
     /// The request's head, and its body when that is small.
@@ -53,6 +63,8 @@ pub(super) struct Engine<'a> {
     /// Whether the response began before all of the request had left, so that the connection is of no further use.
     pub(super) answered_early: bool,
     owner: usize,
+    /// How to connect.
+    options: ConnectOptions,
     start: Instant,
     attempt_ms: u64,
     pub(super) tried: Tried,
@@ -91,6 +103,8 @@ pub async fn run(
     owner: usize,
     mut protocol: Box<dyn Protocol>,
 ) -> Outcome<'static> {
+    let probe = r.probe();
+    let group = probe.as_ref().map_or(group, |probe| &probe.group);
     let buffered = is_buffered(r, conf, &*protocol);
     let streams_body = match prepare_body(r, conf, buffered).await {
         Ok(streams) => streams,
@@ -100,6 +114,7 @@ pub async fn run(
     if let Err(status) = protocol.create_request(r, &mut request) {
         return Outcome::Status(status);
     }
+    let options = conf.connect_options(r);
     r.action.set("connecting to upstream");
     let mut engine = Engine {
         r,
@@ -111,12 +126,17 @@ pub async fn run(
         rest: Vec::new(),
         spool: None,
         end_waits: false,
+        storing: false,
+        may_use_file: true,
+        probing: probe.is_some(),
+        lost: None,
         held: Bytes::new(),
         request,
         streams_body,
         answered_early: false,
         finalized: false,
         owner,
+        options,
         start: headwater_io::clock::now(),
         attempt_ms: 0,
         tried: group.start(r),
@@ -127,11 +147,17 @@ pub async fn run(
     let outcome = match end {
         End::Outcome(outcome) => outcome,
         End::Failed(failure, _) => Outcome::Status(failure.status()),
-        End::Upgraded(link, early) => tunnel::run(r, conf, *link, early).await,
+        End::Upgraded(link, early) => {
+            let limit = if engine.protocol.is_tunnel() { conf.buffer_size } else { usize::MAX };
+            tunnel::run(r, conf, *link, early, limit).await
+        }
     };
     engine.peer_is_done(false);
     let status = r.headers_out.borrow().status();
     engine.finalize(status);
+    if let Some(probe) = &probe {
+        probe.stage.set(r.action.get());
+    }
     r.action.set("");
     *r.upstream_url.borrow_mut() = None;
     outcome
@@ -167,7 +193,7 @@ pub(super) async fn while_client_waits<F: Future>(
     streams_body: bool,
     work: F,
 ) -> Option<F::Output> {
-    if conf.ignore_client_abort || !r.is_main() {
+    if conf.ignore_client_abort || conf.store.is_on() || !r.is_main() {
         return Some(work.await);
     }
     let connection = r.connection().clone();
@@ -271,10 +297,11 @@ impl Engine<'_> {
             Attempt { request_sent: false, reused: false, keeps_body: !self.streams_body, start: self.start };
         let owner = if self.group.keepalive.local { self.owner } else { 0 };
         let secured = self.identity();
-        let idle = self
-            .picked
-            .as_ref()
-            .and_then(|picked| self.group.pool.take(&picked.peer, worker.index, owner, secured.as_ref()));
+        let tunnels = self.protocol.is_tunnel();
+        let idle = self.picked.as_ref().filter(|_| !tunnels).and_then(|picked| {
+            let kind = Kind { secured: secured.clone(), local: self.options.local };
+            self.group.pool.take(&picked.peer, worker.index, owner, &kind)
+        });
         let mut link = match idle {
             Some(link) => {
                 attempt.reused = true;
@@ -286,7 +313,7 @@ impl Engine<'_> {
                     requests: 0,
                     since: headwater_io::clock::now(),
                     reused: false,
-                    secured,
+                    kind: Kind { secured, local: self.options.local },
                     worker: worker.index,
                 },
                 Err(end) => return end,
@@ -295,6 +322,9 @@ impl Engine<'_> {
         link.requests = link.requests.saturating_add(1);
         self.note(|state, now| state.connect_ms = Some(now));
         attempt.request_sent = true;
+        if tunnels {
+            return self.open_tunnel(link);
+        }
         match self.exchange(&mut link.stream, attempt).await {
             Ok(Step::Upgraded(early)) => End::Upgraded(Box::new(link), early),
             Ok(step) => self.relay(link, step, owner).await,
@@ -303,6 +333,16 @@ impl Engine<'_> {
                 self.keep(link, owner);
                 end
             }
+        }
+    }
+
+    /// Tells the client of a tunnel that the other end is there.
+    fn open_tunnel(&self, link: Link) -> End {
+        self.set_status(200);
+        self.r.headers_out.borrow_mut().status = 200;
+        match self.r.send_header().and_then(|()| self.r.push_end()) {
+            Ok(()) => End::Upgraded(Box::new(link), Vec::new()),
+            Err(error) => End::Outcome(error.outcome()),
         }
     }
 
@@ -317,24 +357,40 @@ impl Engine<'_> {
 
     async fn connect(&self, secured: Option<&Arc<Identity>>, attempt: Attempt) -> Result<Stream, End> {
         let Some(picked) = &self.picked else { return Err(End::Failed(Failure::NoLive, attempt)) };
-        let conf = self.conf;
-        let local = conf.bind.as_ref().and_then(|bind| local_address(&bind.value(self.r)));
-        let options = ConnectOptions { local, keepalive: conf.socket_keepalive, ..ConnectOptions::default() };
-        let connect = Stream::connect(&picked.peer.addr, &options);
-        match with_timeout(&self.timer, conf.connect_timeout, connect).await {
+        let connect = Stream::connect(&picked.peer.addr, &self.options);
+        match with_timeout(&self.timer, self.conf.connect_timeout, connect).await {
             Ok(Ok(stream)) => match secured {
                 None => Ok(stream),
                 // Boxed, so that the future of a plain request has no room for a session.
                 Some(identity) => Box::pin(self.secure(stream, identity, picked, attempt)).await,
             },
-            Ok(Err(error)) => {
-                self.connect_failed(&picked.peer, &error);
-                Err(End::Failed(Failure::Error, attempt))
-            }
+            Ok(Err(error)) => match SetupError::of(&error) {
+                Some(setup) => {
+                    self.setup_failed(setup);
+                    self.set_status(500);
+                    Err(End::Outcome(Outcome::Status(500)))
+                }
+                None => {
+                    self.connect_failed(&picked.peer, &error);
+                    Err(End::Failed(Failure::Error, attempt))
+                }
+            },
             Err(_) => {
                 self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
                 Err(End::Failed(Failure::Timeout, attempt))
             }
+        }
+    }
+
+    fn setup_failed(&self, setup: &SetupError) {
+        let text = os_error(&setup.error);
+        match self.conf.bind.as_ref().filter(|_| setup.call == "bind") {
+            Some(bind) => {
+                let address = bind.value(self.r);
+                let address = String::from_utf8_lossy(&address);
+                self.log(Level::Crit, format_args!("bind({address}) failed {text}"));
+            }
+            None => self.log(Level::Alert, format_args!("{setup} {text}")),
         }
     }
 

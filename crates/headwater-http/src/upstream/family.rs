@@ -9,13 +9,17 @@
 ///
 /// | group | directives |
 /// |---|---|
-/// | `connection` | timeouts, `next_upstream`, `buffer_size`, `bind`, `socket_keepalive` |
+/// | `connection` | `peers` and `buffer_size` |
+/// | `peers` | timeouts, `next_upstream`, `bind`, `socket_keepalive` |
 /// | `head` | `hide_header`, `pass_header`, `ignore_headers`, `intercept_errors` |
 /// | `body` | buffering of both bodies, what is passed of the request, `limit_rate`, `force_ranges`; needs `connection` |
+/// | `sockets` | `socket_sndbuf`, `socket_rcvbuf` |
+/// | `lowat` | `send_lowat` |
+/// | `store` | `store`, `store_access`; needs `body` |
 #[macro_export]
 macro_rules! upstream_family {
     ($prefix:literal, $module:literal, $next:ty) => {
-        $crate::upstream_family!($prefix, $module, $next, [connection, head, body]);
+        $crate::upstream_family!($prefix, $module, $next, [connection, head, body, store, sockets]);
     };
     ($prefix:literal, $module:literal, $next:ty, [$($group:ident),*]) => {
         $crate::upstream_family!(@directives ($prefix, $module, $next) [$($group)*] []);
@@ -40,6 +44,12 @@ macro_rules! upstream_family {
         }
     };
     (@directives ($prefix:literal, $module:literal, $next:ty) [connection $($more:ident)*] [$($all:tt)*]) => {
+        $crate::upstream_family!(@directives ($prefix, $module, $next) [peers $($more)*] [$($all)*
+            /// Sets the size of the buffer for a response head.
+            concat!($prefix, "buffer_size"), HSL, "size", "4k" => buffer_size: Size = Size(4096);
+        ]);
+    };
+    (@directives ($prefix:literal, $module:literal, $next:ty) [peers $($more:ident)*] [$($all:tt)*]) => {
         $crate::upstream_family!(@directives ($prefix, $module, $next) [$($more)*] [$($all)*
             /// Limits the time of connecting to a back end.
             concat!($prefix, "connect_timeout"), HSL, "time", "60s" => connect_timeout: Milliseconds = Milliseconds::from_secs(60);
@@ -53,10 +63,8 @@ macro_rules! upstream_family {
             concat!($prefix, "next_upstream_tries"), HSL, "number", "0" => next_upstream_tries: Number = Number(0);
             /// Limits the time in which attempts may start.
             concat!($prefix, "next_upstream_timeout"), HSL, "time", "0" => next_upstream_timeout: Milliseconds = Milliseconds::from_secs(0);
-            /// Sets the size of the buffer for a response head.
-            concat!($prefix, "buffer_size"), HSL, "size", "4k" => buffer_size: Size = Size(4096);
             /// Sets the local address of connections to back ends.
-            concat!($prefix, "bind"), HSL, "address | off", "" => bind: Bind = Bind::default();
+            concat!($prefix, "bind"), HSL, "address [transparent] | off", "" => bind: Bind = Bind::default();
             /// Turns TCP keepalive on for connections to back ends.
             concat!($prefix, "socket_keepalive"), HSL, "on | off", "off" => socket_keepalive: bool = false;
         ]);
@@ -101,17 +109,47 @@ macro_rules! upstream_family {
             concat!($prefix, "force_ranges"), HSL, "on | off", "off" => force_ranges: bool = false;
         ]);
     };
+    (@directives ($prefix:literal, $module:literal, $next:ty) [sockets $($more:ident)*] [$($all:tt)*]) => {
+        $crate::upstream_family!(@directives ($prefix, $module, $next) [$($more)*] [$($all)*
+            /// Sets the kernel's buffer for sending to a back end.
+            concat!($prefix, "socket_sndbuf"), HSL, "size", "" => socket_sndbuf: Size = Size(0);
+            /// Sets the kernel's buffer for receiving from a back end.
+            concat!($prefix, "socket_rcvbuf"), HSL, "size", "" => socket_rcvbuf: Size = Size(0);
+        ]);
+    };
+    (@directives ($prefix:literal, $module:literal, $next:ty) [lowat $($more:ident)*] [$($all:tt)*]) => {
+        $crate::upstream_family!(@directives ($prefix, $module, $next) [$($more)*] [$($all)*
+            /// Is not supported by Linux: ignored with a warning.
+            concat!($prefix, "send_lowat"), HSL, "size", "0" => send_lowat: $crate::upstream::sockets::SendLowat = $crate::upstream::sockets::SendLowat;
+        ]);
+    };
+    (@directives ($prefix:literal, $module:literal, $next:ty) [store $($more:ident)*] [$($all:tt)*]) => {
+        $crate::upstream_family!(@directives ($prefix, $module, $next) [$($more)*] [$($all)*
+            /// Saves complete responses of status 200: where `root` or `alias` would look for them, or under a path.
+            concat!($prefix, "store"), HSL, "on | off | string", "off" => store: $crate::upstream::store::Store = $crate::upstream::store::Store::Off;
+            /// Sets the access rights of saved files and of the directories made for them.
+            concat!($prefix, "store_access"), HSL, "users:permissions ...", "user:rw" => store_access: $crate::upstream::store::StoreAccess = $crate::upstream::store::StoreAccess::USUAL;
+        ]);
+    };
 
     (@values connection $prefix:literal) => {
+        $crate::upstream_family!(@values peers $prefix);
         impl FamilySettings {
-            fn connection(&self, conf: &mut UpstreamConf, _: &[&str]) {
+            fn connection(&self, conf: &mut UpstreamConf, usual: &[&str]) {
+                self.peers(conf, usual);
+                conf.buffer_size = *self.buffer_size;
+            }
+        }
+    };
+    (@values peers $prefix:literal) => {
+        impl FamilySettings {
+            fn peers(&self, conf: &mut UpstreamConf, _: &[&str]) {
                 conf.connect_timeout = *self.connect_timeout;
                 conf.send_timeout = *self.send_timeout;
                 conf.read_timeout = *self.read_timeout;
                 conf.next_upstream = self.next_upstream.conditions();
                 conf.next_upstream_tries = *self.next_upstream_tries;
                 conf.next_upstream_timeout = *self.next_upstream_timeout;
-                conf.buffer_size = *self.buffer_size;
                 conf.socket_keepalive = self.socket_keepalive;
                 conf.bind = self.bind.0.clone();
             }
@@ -123,6 +161,29 @@ macro_rules! upstream_family {
                 conf.hide = hidden(usual, &self.hide_header, &self.pass_header);
                 conf.ignore = self.ignore_headers;
                 conf.intercept_errors = self.intercept_errors;
+            }
+        }
+    };
+    (@values sockets $prefix:literal) => {
+        impl FamilySettings {
+            fn sockets(&self, conf: &mut UpstreamConf, _: &[&str]) {
+                conf.socket_sndbuf = *self.socket_sndbuf;
+                conf.socket_rcvbuf = *self.socket_rcvbuf;
+            }
+        }
+    };
+    (@values lowat $prefix:literal) => {
+        impl FamilySettings {
+            fn lowat(&self, _: &mut UpstreamConf, _: &[&str]) {
+                let _ = self.send_lowat;
+            }
+        }
+    };
+    (@values store $prefix:literal) => {
+        impl FamilySettings {
+            fn store(&self, conf: &mut UpstreamConf, _: &[&str]) {
+                conf.store = self.store.clone();
+                conf.store_access = self.store_access;
             }
         }
     };

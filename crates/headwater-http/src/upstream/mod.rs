@@ -7,6 +7,7 @@
 pub mod engine;
 mod family;
 pub mod head;
+pub mod health;
 pub mod names;
 pub mod pass;
 pub mod peers;
@@ -17,6 +18,9 @@ pub mod relay;
 pub mod retry;
 mod send;
 pub mod settings;
+pub mod sockets;
+mod spool;
+pub mod store;
 pub mod target;
 pub mod tls;
 pub mod tunnel;

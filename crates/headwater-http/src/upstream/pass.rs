@@ -13,7 +13,7 @@ use super::settings::UpstreamConf;
 use super::{engine, target};
 use crate::config::{LocationBuilder, LocationKind};
 use crate::flow::error_log::Level;
-use crate::flow::phases::Outcome;
+use crate::flow::phases::{BackEnd, Outcome};
 use crate::request::Request;
 use crate::script::Complex;
 
@@ -107,6 +107,16 @@ impl Route {
     #[must_use]
     pub fn needs_tls(&self) -> bool {
         !matches!(self.upstream, Upstream::Fixed(Security::Plain, _))
+    }
+
+    /// What health checks need to know of a location with this route.
+    #[must_use]
+    pub fn back_end<'a>(&'a self, conf: &'a UpstreamConf, speaks_http: bool) -> BackEnd<'a> {
+        let group = match &self.upstream {
+            Upstream::Fixed(_, group) => Some(group),
+            Upstream::Dynamic(..) => None,
+        };
+        BackEnd { conf, group, speaks_http }
     }
 
     /// Asks a back end and passes its answer on.

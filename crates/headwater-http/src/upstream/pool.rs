@@ -4,6 +4,7 @@
 //! reactor. nginx's counterpart: `ngx_http_upstream_keepalive_module.c`.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,15 @@ use crate::flow::worker::Worker;
 /// How often idle connections are looked over.
 const SWEEP: Duration = Duration::from_millis(500);
 
+/// What connections to one peer may differ in.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Kind {
+    /// How it is secured; nothing for a plain one.
+    pub secured: Option<Arc<Identity>>,
+    /// The local address it was asked to have.
+    pub local: Option<SocketAddr>,
+}
+
 /// A connection to a back end.
 #[derive(Debug)]
 pub struct Link {
@@ -29,8 +39,8 @@ pub struct Link {
     pub since: Instant,
     /// Whether it comes from the pool, so that the back end may have closed it meanwhile.
     pub reused: bool,
-    /// How it is secured; nothing for a plain one.
-    pub secured: Option<Arc<Identity>>,
+    /// What it is besides a connection to its peer.
+    pub kind: Kind,
     /// The worker whose reactor knows it.
     pub worker: usize,
 }
@@ -56,14 +66,8 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an idle connection to a peer that is secured like this, one of this worker's if there is one.
-    pub fn take(
-        &self,
-        peer: &Arc<Peer>,
-        worker: usize,
-        owner: usize,
-        secured: Option<&Arc<Identity>>,
-    ) -> Option<Link> {
+    /// Takes an idle connection to a peer that is of this kind, one of this worker's if there is one.
+    pub fn take(&self, peer: &Arc<Peer>, worker: usize, owner: usize, kind: &Kind) -> Option<Link> {
         loop {
             let idle = {
                 let mut all = self.idle();
@@ -71,8 +75,7 @@ impl Pool {
                     return None;
                 }
                 let same = |idle: &Idle| Arc::ptr_eq(&idle.peer, peer) || idle.peer.addr == peer.addr;
-                let fits =
-                    |idle: &Idle| same(idle) && idle.owner == owner && idle.link.secured.as_ref() == secured;
+                let fits = |idle: &Idle| same(idle) && idle.owner == owner && idle.link.kind == *kind;
                 let own = all.iter().rposition(|idle| fits(idle) && idle.link.worker == worker);
                 let at = own.or_else(|| all.iter().rposition(fits))?;
                 all.remove(at)?

@@ -1,7 +1,7 @@
 //! The protocol callbacks: synchronous, without I/O, named as nginx names them. One engine does all waiting.
 //!
 //! A protocol sees bytes and says what they mean; it never learns how they travel. Implemented by `modules::proxy`, `modules::fastcgi`,
-//! `modules::cgi` (SCGI and uwsgi) and `modules::memcached`; called by `engine`.
+//! `modules::cgi` (SCGI and uwsgi), `modules::memcached` and `modules::tunnel`; called by `engine`.
 
 use std::fmt;
 
@@ -59,6 +59,11 @@ pub trait Protocol {
 
     /// Whether connections are secured by TLS.
     fn is_secure(&self) -> bool {
+        false
+    }
+
+    /// Whether there is no conversation: the connection becomes a tunnel as soon as there is one.
+    fn is_tunnel(&self) -> bool {
         false
     }
 

@@ -156,6 +156,9 @@ impl Engine<'_> {
         let status = self.head.status;
         self.note(|state, now| state.header_ms = Some(now));
         self.set_status(status);
+        if self.probing {
+            return self.accept_for_check(rest);
+        }
         if retry::is_named(self.conf, status) {
             let failure = Failure::Status(status);
             // A response that could be dropped is passed on when there is nobody else to ask.
@@ -204,6 +207,7 @@ impl Engine<'_> {
         }
         self.protocol.input_filter_init(r, &self.head);
         let buffered = r.overrides.buffering.get().unwrap_or(self.conf.buffering);
+        self.begin_store(buffered);
         if buffered {
             r.action.set("reading upstream");
         }
@@ -211,6 +215,17 @@ impl Engine<'_> {
         let step = self.body_bytes(rest);
         r.action.set("reading upstream");
         Ok(step)
+    }
+
+    /// Takes the answer to a health check as it is: nobody is to be told of it.
+    fn accept_for_check(&mut self, rest: &[u8]) -> Result<Step, End> {
+        let r = self.r;
+        r.headers_out.borrow_mut().status = self.head.status;
+        r.upstream.borrow_mut().headers = Some(self.head.headers.clone());
+        r.header_sent.set(true);
+        self.protocol.input_filter_init(r, &self.head);
+        r.action.set("reading upstream");
+        Ok(self.body_bytes(rest))
     }
 
     fn upgrade(&mut self, rest: &[u8]) -> Result<Step, End> {

@@ -2,34 +2,25 @@
 //!
 //! Called by `engine` when the head was accepted. nginx's counterpart: `ngx_event_pipe.c`, `ngx_http_upstream_process_non_buffered_upstream`.
 
-use std::fs::File;
 use std::future::poll_fn;
 use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_io::scratch::with_scratch;
 use headwater_io::stream::Stream;
-use headwater_io::tempfile::TempFile;
 use headwater_io::timer::with_timeout;
 
 use super::engine::{End, Engine};
 use super::pool::Link;
 use crate::filters::{Chunk, End as Mark};
 use crate::flow::error_log::Level;
-use crate::flow::os_error;
-use crate::flow::out_queue::FileRange;
 use crate::flow::output::SendError;
 use crate::flow::phases::Outcome;
 
 /// How much of a body that filters expand is passed on at once, bytes: deflate makes up to a thousand times as much of it.
-const PIECE: usize = 4096;
-
-/// How much is read back from a temp file at once for filters, bytes.
-const READ_BACK: usize = 32 * 1024;
+pub(super) const PIECE: usize = 4096;
 
 /// What came of some bytes.
 #[derive(Debug)]
@@ -46,17 +37,6 @@ pub enum Step {
     Upgraded(Vec<u8>),
 }
 
-/// The temp file of a response that comes faster than the client takes it.
-pub(super) struct Spool {
-    temp: TempFile,
-    /// The same file as the output holds it.
-    file: Arc<File>,
-    length: u64,
-    /// Up to where the file was handed on. Without filters that is at once, as stretches of the file; filters get its bytes when the
-    /// client has taken what they made before.
-    handed: u64,
-}
-
 impl Engine<'_> {
     /// Relays the rest of a body; `step` says what the bytes that came with the head amounted to.
     pub(super) async fn relay(&mut self, mut link: Link, step: Step, owner: usize) -> End {
@@ -65,14 +45,21 @@ impl Engine<'_> {
         let buffered = r.overrides.buffering.get().unwrap_or(self.conf.buffering);
         let limit = if buffered { self.conf.buffers as u64 } else { 0 };
         while matches!(step, Step::More) {
+            if let Some(error) = self.lost.filter(|_| !self.storing) {
+                // Neither a client nor a file is left to read for.
+                step = Step::Client(error);
+                break;
+            }
             if self.waits_in_file() > 0 && r.queued() <= limit {
-                step = self.read_back();
+                step = match self.read_back() {
+                    Step::Client(error) => self.client_failed(error),
+                    step => step,
+                };
                 continue;
             }
-            if r.queued() > limit && !(buffered && self.may_spool()) {
+            if self.is_ahead(limit) && !(buffered && self.may_spool()) {
                 if let Err(error) = r.drain_to(limit).await {
-                    step = Step::Client(error);
-                    break;
+                    step = self.client_failed(error);
                 }
                 continue;
             }
@@ -82,7 +69,7 @@ impl Engine<'_> {
                 continue;
             }
             self.obey_limit_rate().await;
-            step = if r.queued() == 0 {
+            step = if !self.is_ahead(0) {
                 self.read_step(&mut link.stream).await
             } else {
                 // The client is slower: write what it takes while the back end is read.
@@ -95,6 +82,9 @@ impl Engine<'_> {
                     },
                 }
             };
+            if let Step::Client(error) = step {
+                step = self.client_failed(error);
+            }
         }
         self.finish(link, step, owner).await
     }
@@ -107,6 +97,10 @@ impl Engine<'_> {
                 self.keep(link, owner);
                 // The client may take its time; the back end is done.
                 self.peer_is_done(false);
+                self.save();
+                if let Some(error) = self.lost {
+                    return End::Outcome(error.outcome());
+                }
                 match self.deliver().await {
                     Ok(()) => End::Outcome(Outcome::Done),
                     Err(error) => End::Outcome(error.outcome()),
@@ -139,73 +133,9 @@ impl Engine<'_> {
         self.r.drained().await
     }
 
-    /// Bytes of the temp file that the filters have not seen.
-    fn waits_in_file(&self) -> u64 {
-        self.spool.as_ref().map_or(0, |spool| spool.length.saturating_sub(spool.handed))
-    }
-
-    /// Hands the filters what comes next in the temp file.
-    fn read_back(&mut self) -> Step {
-        let piece = if self.r.expands.get() { PIECE } else { READ_BACK };
-        let Some(spool) = &mut self.spool else { return Step::More };
-        let left = usize::try_from(spool.length.saturating_sub(spool.handed)).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; piece.min(left)];
-        let read = spool.file.read_exact_at(&mut bytes, spool.handed);
-        spool.handed = spool.handed.saturating_add(bytes.len() as u64);
-        if let Err(error) = read {
-            let text = os_error(&error);
-            self.log(Level::Crit, format_args!("the temporary file of a response cannot be read {text}"));
-            return Step::Broken;
-        }
-        let ends = self.end_waits && self.waits_in_file() == 0;
-        let mark = if ends { Mark::Last } else { Mark::More };
-        match self.r.push(Chunk::Slice(&bytes), mark) {
-            Ok(()) => Step::More,
-            Err(error) => Step::Client(error),
-        }
-    }
-
-    /// Whether bytes that do not fit into memory may go to a temp file.
-    fn may_spool(&self) -> bool {
-        let length = self.spool.as_ref().map_or(0, |spool| spool.length);
-        length < self.conf.max_temp_file_size && !self.r.header_only.get()
-    }
-
-    /// Appends to the temp file and gives what of it goes on now: the stretch itself, or nothing when filters must read it later. `None` when
-    /// that failed.
-    fn spool(&mut self, data: &[u8]) -> Option<Chunk<'static>> {
-        let outcome = self.append_to_spool(data);
-        if let Err(error) = &outcome {
-            self.log(
-                Level::Crit,
-                format_args!(
-                    "an upstream response cannot be buffered to a temporary file {}",
-                    os_error(error)
-                ),
-            );
-        }
-        let range = outcome.ok()?;
-        if self.r.has_body_filters() {
-            return Some(Chunk::Empty);
-        }
-        if let Some(spool) = &mut self.spool {
-            spool.handed = spool.length;
-        }
-        Some(Chunk::File(range))
-    }
-
-    fn append_to_spool(&mut self, data: &[u8]) -> io::Result<FileRange> {
-        if self.spool.is_none() {
-            let temp = self.conf.temp_path.create(&self.r.exchange.generation.main.prefix, false)?;
-            let file = Arc::new(temp.file().try_clone()?);
-            self.log(Level::Warn, format_args!("an upstream response is buffered to a temporary file"));
-            self.spool = Some(Spool { temp, file, length: 0, handed: 0 });
-        }
-        let Some(spool) = &mut self.spool else { return Err(io::ErrorKind::NotFound.into()) };
-        spool.temp.append(data)?;
-        let range = FileRange { file: spool.file.clone(), offset: spool.length, len: data.len() as u64 };
-        spool.length = spool.length.saturating_add(data.len() as u64);
-        Ok(range)
+    /// Whether more waits for the client than this; nothing waits for one that is lost.
+    fn is_ahead(&self, limit: u64) -> bool {
+        self.lost.is_none() && self.r.queued() > limit
     }
 
     async fn obey_limit_rate(&self) {
@@ -264,10 +194,13 @@ impl Engine<'_> {
                 self.end_waits = true;
                 return Step::Finished;
             }
-            return match self.r.push_end() {
-                Ok(()) => Step::Finished,
-                Err(error) => Step::Client(error),
-            };
+            if self.lost.is_none()
+                && let Err(error) = self.r.push_end()
+                && let step @ Step::Client(_) = self.client_failed(error)
+            {
+                return step;
+            }
+            return Step::Finished;
         }
         self.log(Level::Error, format_args!("upstream prematurely closed connection"));
         Step::Broken
@@ -341,7 +274,7 @@ impl Engine<'_> {
                 (false, false) => Mark::More,
             };
             // What comes behind bytes that wait in the file waits there, too.
-            let full = r.queued() > self.conf.buffers as u64 && self.may_spool();
+            let full = self.is_ahead(self.conf.buffers as u64) && self.may_spool();
             let to_file = !unbuffered && (full || self.waits_in_file() > 0);
             let chunk = match data {
                 [] => Chunk::Empty,
@@ -349,15 +282,22 @@ impl Engine<'_> {
                     Some(chunk) => chunk,
                     None => return (Step::Broken, bytes.len()),
                 },
-                data => Chunk::Slice(data),
+                data => {
+                    if self.storing {
+                        self.store_bytes(data);
+                    }
+                    Chunk::Slice(data)
+                }
             };
             let waits = self.waits_in_file() > 0;
             self.end_waits |= waits && piece.done;
             let mark = if waits { Mark::More } else { mark };
-            if (!chunk.is_empty() || mark != Mark::More)
+            if self.lost.is_none()
+                && (!chunk.is_empty() || mark != Mark::More)
                 && let Err(error) = r.push(chunk, mark)
+                && let step @ Step::Client(_) = self.client_failed(error)
             {
-                return (Step::Client(error), used);
+                return (step, used);
             }
             if piece.done {
                 return (Step::Finished, used);

@@ -10,10 +10,12 @@ use headwater_conf::value::Text;
 use headwater_conf::{Args, Cx, Directive, Result, Value};
 use headwater_wire::headers::KnownHeader;
 
+pub use super::sockets::Bind;
+use super::sockets::LocalAddress;
+use super::store::{Store, StoreAccess};
 use super::tls::TlsConf;
 use crate::config::core::{Rate, TempPath};
 use crate::config::flags::flags;
-use crate::script::Complex;
 
 /// What a location says about its back ends, whatever the protocol.
 #[derive(Debug, Clone)]
@@ -59,13 +61,21 @@ pub struct UpstreamConf {
     /// Whether TCP keepalive is on.
     pub socket_keepalive: bool,
     /// The local address.
-    pub bind: Option<Complex>,
+    pub bind: Option<LocalAddress>,
+    /// The kernel's buffer for sending, bytes; 0: its default.
+    pub socket_sndbuf: usize,
+    /// The kernel's buffer for receiving, bytes; 0: its default.
+    pub socket_rcvbuf: usize,
     /// Bytes per second from the back end.
     pub limit_rate: Rate,
     /// Whether ranges are cut here even if the back end does not offer them.
     pub force_ranges: bool,
     /// Whether trailer fields are passed on.
     pub pass_trailers: bool,
+    /// Whether and where responses are saved.
+    pub store: Store,
+    /// The mode of saved files.
+    pub store_access: StoreAccess,
     /// TLS, for requests whose protocol is secure.
     pub tls: Option<Arc<TlsConf>>,
 }
@@ -95,9 +105,13 @@ impl Default for UpstreamConf {
             pass_request_body: true,
             socket_keepalive: false,
             bind: None,
+            socket_sndbuf: 0,
+            socket_rcvbuf: 0,
             limit_rate: Rate::none(),
             force_ranges: false,
             pass_trailers: false,
+            store: Store::Off,
+            store_access: StoreAccess::USUAL,
             tls: None,
         }
     }
@@ -202,6 +216,8 @@ flags! {
         NON_IDEMPOTENT = 11, "non_idempotent";
         /// Never.
         OFF = 12, "off";
+        /// The location may not ask the server; nothing here forbids that.
+        DENIED = 13, "denied";
     }
 }
 
@@ -229,42 +245,9 @@ flags! {
     }
 }
 
-/// `*_bind`.
-#[derive(Debug, Clone, Default)]
-pub struct Bind(pub Option<Complex>);
-
-impl Value for Bind {
-    const ARGS: Args = Args::exactly(1);
-
-    fn parse(cx: &mut Cx<'_>, directive: &Directive) -> Result<Self> {
-        if directive.arg(0) == b"off" {
-            return Ok(Self(None));
-        }
-        let value = Complex::compile(cx, directive, 0)?;
-        if let Some(text) = value.as_text()
-            && local_address(text).is_none()
-        {
-            let message = format!("invalid address \"{}\"", directive.word(0).str());
-            return Err(directive.error_at(0, message));
-        }
-        Ok(Self(Some(value)))
-    }
-}
-
-/// A local address with or without a port.
-#[must_use]
-pub fn local_address(text: &[u8]) -> Option<std::net::SocketAddr> {
-    let text = std::str::from_utf8(text).ok()?;
-    if let Ok(address) = text.parse() {
-        return Some(address);
-    }
-    let ip = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    ip.parse().ok().map(|ip| std::net::SocketAddr::new(ip, 0))
-}
-
 impl NextUpstream {
     /// The words.
-    pub const SYNTAX: &str = "error | timeout | invalid_header | http_500 | http_502 | http_503 | http_504 | http_403 | http_404 | http_429 | non_idempotent | off ...";
+    pub const SYNTAX: &str = "error | timeout | denied | invalid_header | http_500 | http_502 | http_503 | http_504 | http_403 | http_404 | http_429 | non_idempotent | off ...";
     /// The default.
     pub const USUAL: Self = Self::ERROR.and(Self::TIMEOUT);
 
@@ -281,7 +264,7 @@ pub struct CgiNextUpstream(NextUpstream);
 
 impl CgiNextUpstream {
     /// The words.
-    pub const SYNTAX: &str = "error | timeout | invalid_header | http_500 | http_503 | http_403 | http_404 | http_429 | non_idempotent | off ...";
+    pub const SYNTAX: &str = "error | timeout | denied | invalid_header | http_500 | http_503 | http_403 | http_404 | http_429 | non_idempotent | off ...";
     /// The default.
     pub const USUAL: Self = Self(NextUpstream::USUAL);
 

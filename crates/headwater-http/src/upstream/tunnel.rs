@@ -1,10 +1,11 @@
-//! A connection that was upgraded: bytes both ways until either side ends.
+//! A connection that was upgraded, or that `CONNECT` asked for: bytes both ways until either side ends.
 //!
-//! Called by `engine` after a 101. nginx's counterpart: `ngx_http_upstream_process_upgraded`.
+//! Called by `engine` after a 101, or when the connection to the other end is there. nginx's counterpart: `ngx_http_upstream_process_upgraded`.
 
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use headwater_io::scratch::with_scratch;
 use headwater_io::stream::Stream;
@@ -23,6 +24,8 @@ struct Direction {
     waiting: Vec<u8>,
     ended: bool,
     bytes: u64,
+    /// How much is read at once, bytes.
+    limit: usize,
 }
 
 impl Direction {
@@ -44,21 +47,26 @@ impl Direction {
             if self.ended {
                 return Ok(moved);
             }
-            let read = with_scratch(|scratch| match from.poll_read(cx, scratch) {
-                Poll::Ready(Ok(length)) => {
-                    let bytes = scratch.get(..length).unwrap_or_default();
-                    self.ended = bytes.is_empty();
-                    let sent = match to.try_write(bytes) {
-                        Ok(sent) => sent,
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                        Err(error) => return Err(error),
-                    };
-                    self.bytes = self.bytes.saturating_add(sent as u64);
-                    self.waiting.extend_from_slice(bytes.get(sent..).unwrap_or_default());
-                    Ok(true)
+            let limit = self.limit.max(1);
+            let read = with_scratch(|scratch| {
+                let length = limit.min(scratch.len());
+                let scratch = scratch.get_mut(..length).unwrap_or_default();
+                match from.poll_read(cx, scratch) {
+                    Poll::Ready(Ok(length)) => {
+                        let bytes = scratch.get(..length).unwrap_or_default();
+                        self.ended = bytes.is_empty();
+                        let sent = match to.try_write(bytes) {
+                            Ok(sent) => sent,
+                            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                            Err(error) => return Err(error),
+                        };
+                        self.bytes = self.bytes.saturating_add(sent as u64);
+                        self.waiting.extend_from_slice(bytes.get(sent..).unwrap_or_default());
+                        Ok(true)
+                    }
+                    Poll::Ready(Err(error)) => Err(error),
+                    Poll::Pending => Ok(false),
                 }
-                Poll::Ready(Err(error)) => Err(error),
-                Poll::Pending => Ok(false),
             })?;
             if !read {
                 return Ok(moved);
@@ -72,20 +80,29 @@ impl Direction {
     }
 }
 
-/// Tunnels until either side ends; `early` are bytes that came behind the back end's head.
-pub async fn run(r: &Request, conf: &UpstreamConf, mut link: Link, early: Vec<u8>) -> Outcome<'static> {
+/// Tunnels until either side ends; `early` are bytes that came behind the back end's head, and `limit` is how many are read at once.
+pub async fn run(
+    r: &Request,
+    conf: &UpstreamConf,
+    mut link: Link,
+    early: Vec<u8>,
+    limit: usize,
+) -> Outcome<'static> {
     if r.drained().await.is_err() {
         return Outcome::Close(499);
     }
     r.action.set("proxying upgraded connection");
     let _ = link.stream.set_nodelay(true);
     let connection = r.connection().clone();
-    let mut up =
-        Direction { waiting: std::mem::take(&mut *connection.input.borrow_mut()), ..Direction::default() };
-    let mut down = Direction { waiting: early, ..Direction::default() };
+    let mut up = Direction {
+        waiting: std::mem::take(&mut *connection.input.borrow_mut()),
+        limit,
+        ..Direction::default()
+    };
+    let mut down = Direction { waiting: early, limit, ..Direction::default() };
     let timer = Timer::new();
-    let limit = conf.read_timeout;
     loop {
+        let time = time_limit(r, conf, &up, &down);
         let turn = poll_fn(|cx| {
             let mut client = connection.stream.borrow_mut();
             let outcome = up.step(&mut client, &mut link.stream, cx).and_then(|first| {
@@ -98,7 +115,7 @@ pub async fn run(r: &Request, conf: &UpstreamConf, mut link: Link, early: Vec<u8
                 Err(error) => Poll::Ready(Err(error)),
             }
         });
-        match with_timeout(&timer, limit, turn).await {
+        match with_timeout(&timer, time, turn).await {
             Ok(Ok(())) if up.is_over() || down.is_over() => break,
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -117,5 +134,18 @@ pub async fn run(r: &Request, conf: &UpstreamConf, mut link: Link, early: Vec<u8
     }
     let total = r.exchange.bytes_sent.get().saturating_add(down.bytes);
     r.exchange.bytes_sent.set(total);
-    Outcome::Close(101)
+    let status = r.headers_out.borrow().status();
+    Outcome::Close(status)
+}
+
+/// How long nothing may move: the side that is slow to take what waits for it has its own limit.
+fn time_limit(r: &Request, conf: &UpstreamConf, up: &Direction, down: &Direction) -> Duration {
+    let mut limit = conf.read_timeout;
+    if !up.waiting.is_empty() {
+        limit = limit.min(conf.send_timeout);
+    }
+    if !down.waiting.is_empty() {
+        limit = limit.min(*r.loc().core.send_timeout);
+    }
+    limit
 }

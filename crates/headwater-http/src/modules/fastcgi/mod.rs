@@ -16,7 +16,7 @@ use super::Module;
 use super::cgi::params::{Param, ParamSet};
 use crate::config::LocationBuilder;
 use crate::config::core::{Rate, TempPath};
-use crate::flow::phases::{Handler, Outcome};
+use crate::flow::phases::{BackEnd, Handler, Outcome};
 use crate::request::Request;
 use crate::script::VariableDef;
 use crate::upstream::pass::{Pass, Route, plain_address, redirect_to_slash};
@@ -25,7 +25,12 @@ use script_name::{ScriptNames, SplitPattern};
 
 const NAME: &str = "ngx_http_fastcgi_module";
 
-crate::upstream_family!("fastcgi_", "ngx_http_fastcgi_module", CgiNextUpstream);
+crate::upstream_family!(
+    "fastcgi_",
+    "ngx_http_fastcgi_module",
+    CgiNextUpstream,
+    [connection, head, body, store, sockets, lowat]
+);
 
 /// The module.
 pub static MODULE: Module = Module {
@@ -50,8 +55,6 @@ settings! {
         "fastcgi_keep_conn", HSL, "on | off", "off" => keep_conn: bool = false;
         /// Sets a text that makes a response invalid when the server writes it to its standard error before the response.
         "fastcgi_catch_stderr", HSL, "string", "" => catch_stderr: List<Text> = List::default();
-        /// Has no meaning here: the kernel decides when data is sent.
-        "fastcgi_send_lowat", HSL, "size", "0" => send_lowat: crate::config::ignored::Ignored<1, 1> = crate::config::ignored::Ignored;
     }
 }
 
@@ -98,6 +101,10 @@ impl Handler for FastcgiHandler {
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a> {
         let conversation = Box::new(protocol::FastCgi::new(self.0.clone()));
         Outcome::Wait(Box::pin(self.0.route.run(r, &self.0.conf, conversation)))
+    }
+
+    fn back_end(&self) -> Option<BackEnd<'_>> {
+        Some(self.0.route.back_end(&self.0.conf, true))
     }
 }
 

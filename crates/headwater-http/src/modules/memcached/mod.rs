@@ -14,7 +14,7 @@ use headwater_wire::method::Method;
 use super::Module;
 use crate::config::LocationBuilder;
 use crate::config::flags::flags;
-use crate::flow::phases::{Handler, Outcome};
+use crate::flow::phases::{BackEnd, Handler, Outcome};
 use crate::request::Request;
 use crate::script::{Complex, Variables};
 use crate::upstream::pass::{FixedPass, Route, plain_address, redirect_to_slash};
@@ -52,12 +52,14 @@ flags! {
         NOT_FOUND = 9, "not_found";
         /// Never.
         OFF = 12, "off";
+        /// As in [`NextUpstream`].
+        DENIED = 13, "denied";
     }
 }
 
 impl MemcachedNextUpstream {
     /// The words.
-    pub const SYNTAX: &str = "error | timeout | invalid_response | not_found | off ...";
+    pub const SYNTAX: &str = "error | timeout | denied | invalid_response | not_found | off ...";
     /// The default.
     pub const USUAL: Self = Self::ERROR.and(Self::TIMEOUT);
 
@@ -112,5 +114,9 @@ impl Handler for MemcachedHandler {
         }
         let conversation = Box::new(protocol::Memcached::new(self.0.clone()));
         Outcome::Wait(Box::pin(self.0.route.run(r, &self.0.conf, conversation)))
+    }
+
+    fn back_end(&self) -> Option<BackEnd<'_>> {
+        Some(self.0.route.back_end(&self.0.conf, false))
     }
 }

@@ -20,7 +20,7 @@ use super::Module;
 use crate::config::core::{Rate, TempPath};
 use crate::config::{LocId, LocationBuilder, LocationKind};
 use crate::flow::error_log::Level;
-use crate::flow::phases::{Handler, Outcome};
+use crate::flow::phases::{BackEnd, Handler, Outcome};
 use crate::request::Request;
 use crate::script::{Complex, NameValue, VariableDef};
 use crate::upstream::engine;
@@ -31,7 +31,12 @@ use redirect::{Redirects, Rewrite};
 use request::RequestTemplate;
 use url::{Pass, Scheme, Upstream};
 
-crate::upstream_family!("proxy_", "ngx_http_proxy_module", NextUpstream);
+crate::upstream_family!(
+    "proxy_",
+    "ngx_http_proxy_module",
+    NextUpstream,
+    [connection, head, body, store, sockets, lowat]
+);
 crate::upstream_tls!("proxy_", "ngx_http_proxy_module");
 
 /// The module.
@@ -172,6 +177,14 @@ struct ProxyHandler(Arc<ProxyLocation>);
 impl Handler for ProxyHandler {
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a> {
         Outcome::Wait(Box::pin(serve(&self.0, r)))
+    }
+
+    fn back_end(&self) -> Option<BackEnd<'_>> {
+        let group = match &self.0.upstream {
+            Upstream::Fixed { group, .. } => Some(group),
+            Upstream::Dynamic(_) => None,
+        };
+        Some(BackEnd { conf: &self.0.conf, group, speaks_http: true })
     }
 }
 

@@ -12,6 +12,7 @@ use headwater_io::addr::Addr;
 use headwater_io::clock::now_ms;
 
 use super::hash::{self, Choice};
+use super::health::{Planned, Standing};
 use super::least_time::{LeastTime, Until};
 use super::random::{self, Draw};
 use super::round_robin::View;
@@ -370,6 +371,37 @@ impl Group {
     pub fn finish(&self, mut picked: Picked, tried: &mut Tried, report: &Report) -> bool {
         tried.left = tried.left.saturating_sub(1);
         picked.give_back(Some(report))
+    }
+
+    /// Sets the health checks that the group's peers go through; what those of the same keys have found before stays.
+    pub fn plan_checks(&self, planned: Vec<Planned>) {
+        self.shared.table().plan(planned);
+    }
+
+    /// The peers that health checks look at, each once.
+    #[must_use]
+    pub fn peers_to_check(&self) -> Vec<Arc<Peer>> {
+        let table = self.shared.table();
+        let mut peers: Vec<Arc<Peer>> = Vec::new();
+        for side in [&table.list.primary, &table.list.backup] {
+            for (peer, _) in (0..side.len()).filter_map(|index| side.get(index)) {
+                if !peer.down && !peers.iter().any(|known| known.is_same(peer)) {
+                    peers.push(peer.clone());
+                }
+            }
+        }
+        peers
+    }
+
+    /// What a check thinks of a peer; `None` when either is not there any more.
+    #[must_use]
+    pub fn standing(&self, peer: &Peer, key: &str) -> Option<Standing> {
+        self.shared.table().standing(peer, key)
+    }
+
+    /// Notes the result of a check, and what it thinks of the peer now.
+    pub fn checked(&self, peer: &Peer, key: &str, passed: bool, standing: Standing) {
+        self.shared.table().checked(peer, key, passed, standing);
     }
 
     /// The peers with their counters, primary ones first. Nothing is counted for the only peer of a group without `zone`, `sticky` and `max_conns`.

@@ -5,6 +5,7 @@
 
 mod group;
 mod hash;
+mod health;
 mod ip_hash;
 mod least_conn;
 pub mod least_time;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use headwater_io::addr::Addr;
 
 pub use group::{Group, Key, Options, Picked, Report};
+pub use health::{CheckTotals, Planned, Standing};
 use least_time::LeastTime;
 use random::Draw;
 pub use snapshot::{PeerSnapshot, PeerStatus};
@@ -76,6 +78,12 @@ impl Peer {
             found_by: None,
             slow_start: Duration::ZERO,
         }
+    }
+
+    /// Whether it is the same peer, in another list.
+    #[must_use]
+    pub fn is_same(&self, other: &Peer) -> bool {
+        self.addr == other.addr && self.server == other.server
     }
 }
 

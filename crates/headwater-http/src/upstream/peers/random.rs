@@ -59,6 +59,6 @@ fn is_worse(view: &View<'_>, one: usize, other: usize, draw: Draw) -> bool {
 }
 
 /// A random number. Each new state has keys of its own.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(0_u8)
 }

@@ -32,7 +32,11 @@ impl View<'_> {
     fn is_live(&self, index: usize) -> bool {
         let Some((peer, slot)) = self.side.get(index) else { return false };
         let Some(state) = self.slots.get(slot) else { return false };
-        !peer.down && !self.tried.contains(slot) && !state.is_failing(peer, self.now) && !state.is_full(peer)
+        !peer.down
+            && !self.tried.contains(slot)
+            && !state.is_barred()
+            && !state.is_failing(peer, self.now)
+            && !state.is_full(peer)
     }
 
     /// Notes that a connection to a peer is about to be used.
@@ -104,7 +108,7 @@ impl View<'_> {
     /// Takes a group's only peer, whatever its failures.
     pub(super) fn pick_single(&mut self, bound: bool) -> Option<usize> {
         let (peer, state) = self.get(0)?;
-        let open = !peer.down && (bound || !peer.drain) && !state.is_full(peer);
+        let open = !peer.down && !state.is_barred() && (bound || !peer.drain) && !state.is_full(peer);
         if open { self.take(0) } else { None }
     }
 }

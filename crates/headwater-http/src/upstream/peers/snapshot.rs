@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::Peer;
+use super::health::{CheckTotals, Standing};
 use super::state::PeerState;
 
 /// Whether a peer is chosen.
@@ -18,6 +19,10 @@ pub enum PeerStatus {
     Draining,
     /// Not until `fail_timeout` after its last failure.
     Unavailable,
+    /// Not until a health check has passed for the first time.
+    Checking,
+    /// Not until health checks pass again.
+    Unhealthy,
 }
 
 /// A peer with its counters.
@@ -49,13 +54,24 @@ pub struct PeerSnapshot {
     pub header_ms: Option<f64>,
     /// Average time until the end of an answer, milliseconds.
     pub response_ms: Option<f64>,
+    /// Counters of health checks; nothing where there are none.
+    pub health: Option<CheckTotals>,
     /// Milliseconds since it was chosen last.
     pub selected_ms_ago: Option<u64>,
+}
+
+fn verdict(state: &PeerState) -> PeerStatus {
+    match state.health.as_ref().map(|health| health.verdict()) {
+        Some(Standing::Checking) => PeerStatus::Checking,
+        _ => PeerStatus::Unhealthy,
+    }
 }
 
 pub(super) fn of(peer: &Arc<Peer>, state: &PeerState, id: usize, backup: bool, now: u64) -> PeerSnapshot {
     let status = if peer.down {
         PeerStatus::Down
+    } else if let Some(barred) = state.is_barred().then(|| verdict(state)) {
+        barred
     } else if peer.drain {
         PeerStatus::Draining
     } else if state.is_failing(peer, now) {
@@ -78,6 +94,7 @@ pub(super) fn of(peer: &Arc<Peer>, state: &PeerState, id: usize, backup: bool, n
         received: totals.received,
         header_ms: state.header.average_ms(),
         response_ms: state.response.average_ms(),
+        health: state.health.as_ref().map(|health| health.totals),
         selected_ms_ago: totals.selected.map(|then| now.saturating_sub(then)),
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Peer;
 use super::group::Report;
+use super::health::{Health, Planned, Standing};
 
 /// Units of one weight in `current_weight`: a peer in `slow_start` has a fraction of its weight.
 pub(super) const SCALE: i64 = 1000;
@@ -30,6 +31,10 @@ pub(super) struct PeerState {
     pub(super) header: Times,
     pub(super) response: Times,
     pub(super) totals: Totals,
+    /// What health checks think; nothing where there are none.
+    pub(super) health: Option<Box<Health>>,
+    /// Whether they think that it is not to be used.
+    barred: bool,
 }
 
 /// Response times, for `least_time`.
@@ -93,8 +98,35 @@ pub(super) struct Totals {
 }
 
 impl PeerState {
-    pub(super) fn new(peer: &Peer) -> Self {
-        Self { listed: true, effective_weight: peer.weight, ..Self::default() }
+    pub(super) fn new(peer: &Peer, planned: &[Planned]) -> Self {
+        let mut state = Self { listed: true, effective_weight: peer.weight, ..Self::default() };
+        state.plan(planned);
+        state
+    }
+
+    /// Takes on the health checks of a configuration.
+    pub(super) fn plan(&mut self, planned: &[Planned]) {
+        if self.health.is_none() && planned.is_empty() {
+            return;
+        }
+        let health = self.health.get_or_insert_default();
+        health.plan(planned);
+        self.barred = health.verdict() != Standing::Healthy;
+    }
+
+    /// Notes the result of a health check; a peer that is used again from now on starts slowly.
+    pub(super) fn checked(&mut self, peer: &Peer, key: &str, passed: bool, standing: Standing, now: u64) {
+        let Some(health) = &mut self.health else { return };
+        health.note(key, passed, standing);
+        let barred = health.verdict() != Standing::Healthy;
+        if std::mem::replace(&mut self.barred, barred) && !barred && !peer.slow_start.is_zero() {
+            self.slow_since = Some(now);
+        }
+    }
+
+    /// Whether health checks keep it from being used.
+    pub(super) fn is_barred(&self) -> bool {
+        self.barred
     }
 
     /// Goes on under settings that may have changed.
@@ -226,7 +258,7 @@ mod tests {
     #[test]
     fn note_failures_within_the_window_make_unavailable_and_success_after_it_forgives() {
         let peer = Peer { max_fails: 2, ..peer("a", 4) };
-        let mut state = PeerState::new(&peer);
+        let mut state = PeerState::new(&peer, &[]);
         state.take(&peer, 20_000);
         assert!(!state.note(&peer, &FAILED, false, 20_000));
         assert!(!state.is_failing(&peer, 20_000));
@@ -242,7 +274,7 @@ mod tests {
     #[test]
     fn note_single_peer_is_never_left_alone() {
         let peer = peer("a", 1);
-        let mut state = PeerState::new(&peer);
+        let mut state = PeerState::new(&peer, &[]);
         assert!(!state.note(&peer, &FAILED, true, 1000));
         assert!(!state.is_failing(&peer, 1000));
         assert_eq!(state.totals.fails, 1);
@@ -251,7 +283,7 @@ mod tests {
     #[test]
     fn weight_grows_from_nothing_while_slow_start_lasts() {
         let peer = Peer { slow_start: Duration::from_secs(10), ..peer("a", 2) };
-        let mut state = PeerState::new(&peer);
+        let mut state = PeerState::new(&peer, &[]);
         assert_eq!(state.weight(&peer, 0), 2000);
         assert!(state.note(&peer, &FAILED, false, 1000));
         assert_eq!(state.weight(&peer, 12_000), 1);
@@ -278,5 +310,20 @@ mod tests {
         assert_eq!(times.expected(2000, false), 90_000);
         times.end(1000, None);
         assert_eq!(times.expected(2000, true), 90_000);
+    }
+
+    #[test]
+    fn checked_peer_that_recovers_starts_slowly() {
+        let planned = [Planned { key: "a".into(), mandatory: true, persistent: false }];
+        let peer = Peer { slow_start: Duration::from_secs(10), ..peer("a", 2) };
+        let mut state = PeerState::new(&peer, &planned);
+        assert!(state.is_barred());
+        state.checked(&peer, "a", true, Standing::Healthy, 5000);
+        assert!(!state.is_barred());
+        assert_eq!(state.weight(&peer, 5000), 1);
+        assert_eq!(state.weight(&peer, 10_000), 1000);
+        assert_eq!(state.weight(&peer, 15_000), 2000);
+        state.plan(&[]);
+        assert!(!state.is_barred());
     }
 }

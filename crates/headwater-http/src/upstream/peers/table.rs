@@ -12,6 +12,7 @@ use md5::{Digest as _, Md5};
 use super::Peer;
 use super::group::Report;
 use super::hash::Ring;
+use super::health::{Planned, Standing};
 use super::state::PeerState;
 
 /// A peer and its place in the table.
@@ -102,6 +103,8 @@ pub(super) struct Table {
     pub(super) list: List,
     pub(super) slots: Vec<PeerState>,
     free: Vec<usize>,
+    /// The health checks that peers go through.
+    planned: Vec<Planned>,
 }
 
 impl Table {
@@ -127,6 +130,36 @@ impl Table {
         self.list = List { primary, backup, ring, number: old.number.wrapping_add(1) };
     }
 
+    /// Sets the health checks that all peers go through.
+    pub(super) fn plan(&mut self, planned: Vec<Planned>) {
+        for member in self.list.primary.members.iter().chain(&self.list.backup.members) {
+            if let Some(state) = self.slots.get_mut(member.slot) {
+                state.plan(&planned);
+            }
+        }
+        self.planned = planned;
+    }
+
+    /// What a health check thinks of a peer.
+    pub(super) fn standing(&self, peer: &Peer, key: &str) -> Option<Standing> {
+        let List { primary, backup, .. } = &self.list;
+        let member =
+            primary.members.iter().chain(&backup.members).find(|member| member.peer.is_same(peer))?;
+        self.slots.get(member.slot)?.health.as_ref()?.standing(key)
+    }
+
+    /// Notes the result of a health check for a peer, which the list may name several times.
+    pub(super) fn checked(&mut self, peer: &Peer, key: &str, passed: bool, standing: Standing) {
+        let now = headwater_io::clock::now_ms();
+        let List { primary, backup, .. } = &self.list;
+        let members = primary.members.iter().chain(&backup.members);
+        for member in members.filter(|member| member.peer.is_same(peer)) {
+            if let Some(state) = self.slots.get_mut(member.slot) {
+                state.checked(&member.peer, key, passed, standing, now);
+            }
+        }
+    }
+
     /// The place of a peer: that of the old one it continues, or a new one.
     fn settle_in(&mut self, peer: &Peer, old: Option<&Member>) -> usize {
         if let Some(old) = old {
@@ -135,7 +168,7 @@ impl Table {
             }
             return old.slot;
         }
-        let state = PeerState::new(peer);
+        let state = PeerState::new(peer, &self.planned);
         if let Some(slot) = self.free.pop()
             && let Some(place) = self.slots.get_mut(slot)
         {
