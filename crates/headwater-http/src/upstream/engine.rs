@@ -51,6 +51,8 @@ pub(super) struct Engine<'a> {
     pub(super) streams_body: bool,
     /// Whether the response began before all of the request had left, so that the connection is of no further use.
     pub(super) answered_early: bool,
+    /// Whether the protocol could make nothing of the body.
+    pub(super) garbled: bool,
     owner: usize,
     start: Instant,
     attempt_ms: u64,
@@ -113,6 +115,7 @@ pub async fn run(
         request,
         streams_body,
         answered_early: false,
+        garbled: false,
         finalized: false,
         owner,
         start: headwater_io::clock::now(),

@@ -22,7 +22,7 @@ use crate::filters::{Chunk, End as Mark};
 use crate::flow::error_log::Level;
 use crate::flow::os_error;
 use crate::flow::out_queue::FileRange;
-use crate::flow::output::SendError;
+use crate::flow::output::{Framing, SendError};
 use crate::flow::phases::Outcome;
 
 /// How much of a body that filters expand is passed on at once, bytes: deflate makes up to a thousand times as much of it.
@@ -115,6 +115,7 @@ impl Engine<'_> {
             Step::Client(error) => End::Outcome(error.outcome()),
             _ => {
                 drop(link);
+                self.withhold_if_garbled();
                 // Before the end is noted: the time of half an answer is no measure of the peer.
                 self.peer_is_done(false);
                 self.note_end();
@@ -123,6 +124,15 @@ impl Engine<'_> {
                 let _ = self.deliver().await;
                 End::Outcome(Outcome::Close(502))
             }
+        }
+    }
+
+    /// Keeps an answer back whose body made no sense from the start, when the client could take its end for that of a whole one.
+    fn withhold_if_garbled(&self) {
+        let r = self.r;
+        let nothing_left = r.is_main() && r.queued() >= r.exchange.bytes_sent.get();
+        if self.garbled && nothing_left && r.framing.get() == Framing::UntilClose {
+            r.connection().broken.set(true);
         }
     }
 
@@ -323,6 +333,7 @@ impl Engine<'_> {
                 Ok(piece) => piece,
                 Err(text) => {
                     self.log(Level::Error, format_args!("{text}"));
+                    self.garbled = true;
                     return (Step::Broken, bytes.len());
                 }
             };
