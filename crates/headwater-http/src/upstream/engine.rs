@@ -5,6 +5,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -59,16 +60,24 @@ pub(super) struct Engine<'a> {
     pub(super) tried: Tried,
     /// The peer of the present attempt, which counts until the back end is done.
     pub(super) picked: Option<Picked>,
+    /// Whether `abort_request` was called.
+    aborted: bool,
     /// Whether `finalize_request` was called.
     finalized: bool,
 }
 
 impl Drop for Engine<'_> {
-    /// What ends here unfinished was dropped with its connection, or by a panic: the protocol hears of it all the same.
+    /// What ends here unfinished was dropped with its connection, or by a panic: the protocol hears of it all the same. A callback that
+    /// panics now must not meet the panic under way, which would end the process.
     fn drop(&mut self) {
-        if !self.finalized {
-            self.protocol.abort_request(self.r);
-            self.finalize(499);
+        if self.finalized {
+            return;
+        }
+        let calls: [fn(&mut Self); 2] = [Self::abort, |engine| engine.finalize(499)];
+        for call in calls {
+            if catch_unwind(AssertUnwindSafe(|| call(self))).is_err() {
+                self.log(Level::Alert, format_args!("a callback panicked while its request was dropped"));
+            }
         }
     }
 }
@@ -116,6 +125,7 @@ pub async fn run(
         streams_body,
         answered_early: false,
         garbled: false,
+        aborted: false,
         finalized: false,
         owner,
         start: headwater_io::clock::now(),
@@ -186,6 +196,12 @@ pub(super) async fn while_client_waits<F: Future>(
 }
 
 impl Engine<'_> {
+    fn abort(&mut self) {
+        if !std::mem::replace(&mut self.aborted, true) {
+            self.protocol.abort_request(self.r);
+        }
+    }
+
     fn finalize(&mut self, status: u16) {
         if !std::mem::replace(&mut self.finalized, true) {
             self.protocol.finalize_request(self.r, status);
@@ -200,7 +216,7 @@ impl Engine<'_> {
         }
         let already = if r.header_sent.get() { "" } else { ", so upstream connection is closed too" };
         self.log(Level::Info, format_args!("client prematurely closed connection{already}"));
-        self.protocol.abort_request(r);
+        self.abort();
         self.peer_is_done(false);
         End::Outcome(Outcome::Close(499))
     }
