@@ -7,12 +7,8 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "what does not work fails the test")]
 
-#[path = "faults/matrix.rs"]
-mod matrix;
 #[path = "faults/wanted.rs"]
 mod wanted;
-#[path = "faults/world.rs"]
-mod world;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,11 +18,11 @@ use std::time::{Duration, Instant};
 
 use headwater_testkit::fault::catalogue;
 use headwater_testkit::fault::client::Client;
+use headwater_testkit::fault::matrix::{self, CONF, Cell};
 use headwater_testkit::fault::script::Kind;
 use headwater_testkit::fault::usage;
+use headwater_testkit::fault::world::{Outcome, World};
 use headwater_testkit::{oracle, subject};
-use matrix::Cell;
-use world::{Outcome, World};
 
 /// How often a cell that differs is played again, alone.
 const ROUNDS: usize = 3;
@@ -46,8 +42,8 @@ impl Suite {
         cells.retain(|cell| cell.name.contains(&filter));
         let subject = subject::find(Path::new(env!("CARGO_BIN_EXE_headwater"))).expect("a binary");
         let nginx = oracle::nginx().expect("the oracle");
-        let ours = World::start(&subject.path, subject.is_headwater, &scripts).expect("it starts");
-        let nginx = World::start(&nginx, false, &scripts).expect("nginx starts");
+        let ours = World::start(&subject.path, CONF, subject.is_headwater, &scripts).expect("it starts");
+        let nginx = World::start(&nginx, CONF, false, &scripts).expect("nginx starts");
         Self { ours, nginx, cells }
     }
 
@@ -62,7 +58,7 @@ impl Suite {
         });
         println!("played in {:?}", start.elapsed());
         let mut differ = Vec::new();
-        for (cell, (ours, nginx)) in self.cells.iter().zip(ours.into_iter().zip(nginx)) {
+        for (cell, ((_, ours), (_, nginx))) in self.cells.iter().zip(ours.into_iter().zip(nginx)) {
             if shows {
                 println!("{}\n  {ours:?}\n  {nginx:?}", cell.name);
             }
@@ -88,7 +84,7 @@ impl Suite {
         // Many differences at once are no accident.
         let rounds = if differ.len() < 20 { ROUNDS } else { 0 };
         for _ in 0..rounds {
-            let (ours, nginx) = (self.ours.one(cell), self.nginx.one(cell));
+            let ((_, ours), (_, nginx)) = (self.ours.one(cell), self.nginx.one(cell));
             if ours == nginx || wanted::reason(cell, &ours, &nginx).is_some() {
                 return;
             }
@@ -138,7 +134,7 @@ fn connections_that_are_kept_like_nginx() {
 fn nothing_is_left_behind_after_any_fault() {
     let scripts = Arc::new(catalogue::all());
     let subject = subject::find(Path::new(env!("CARGO_BIN_EXE_headwater"))).expect("a binary");
-    let world = World::start(&subject.path, subject.is_headwater, &scripts).expect("it starts");
+    let world = World::start(&subject.path, CONF, subject.is_headwater, &scripts).expect("it starts");
     let idle = usage::descriptors(world.pid()).expect("it runs");
     let kinds = [Kind::Cut, Kind::Odd, Kind::Tunnel, Kind::Large, Kind::Body];
     let all = matrix::cells(&scripts, &kinds);

@@ -250,9 +250,13 @@ impl Engine<'_> {
                 }
                 // A tunnel's peer is done when the tunnel ends.
                 End::Upgraded(..) => return end,
-                End::Outcome(_) => {
+                End::Outcome(outcome) => {
+                    // Something went wrong on the client's side while the back end was still at work.
+                    if self.picked.is_some() && matches!(outcome, Outcome::Close(status) if status != 502) {
+                        self.abort();
+                    }
                     self.peer_is_done(false);
-                    return end;
+                    return End::Outcome(outcome);
                 }
             }
         }

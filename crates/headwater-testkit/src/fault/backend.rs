@@ -207,7 +207,8 @@ fn serve(name: &str, stream: &TcpStream, scripts: &[Script], record: &Record) ->
     while let Some(head) = incoming.head()? {
         number += 1;
         let uri = head.split(' ').nth(1).unwrap_or_default();
-        let mut parts = uri.split('/').skip(2).map(|part| part.parse::<u32>().unwrap_or(u32::MAX));
+        let path = uri.split('?').next().unwrap_or_default();
+        let mut parts = path.split('/').skip(2).map(|part| part.parse::<u32>().unwrap_or(u32::MAX));
         let (cell, script) = (parts.next().unwrap_or(u32::MAX), parts.next().unwrap_or(u32::MAX));
         let script = usize::try_from(script).ok().and_then(|at| scripts.get(at));
         let method = head.split(' ').next().unwrap_or_default();

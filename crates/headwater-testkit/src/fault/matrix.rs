@@ -1,20 +1,26 @@
 //! The cells: which script meets which location and which client.
+//!
+//! Called by the fault tests; calls `catalogue`'s data only. nginx counterpart: none.
 
-use headwater_testkit::fault::client::Client;
-use headwater_testkit::fault::script::{Kind, Script};
+use super::client::Client;
+use super::script::{Kind, Script};
 
 /// One exchange.
 #[derive(Clone, Debug)]
-pub(crate) struct Cell {
-    pub(crate) mode: &'static str,
-    pub(crate) client: Client,
-    pub(crate) script: usize,
-    pub(crate) name: String,
+pub struct Cell {
+    /// The location.
+    pub mode: &'static str,
+    /// Who asks.
+    pub client: Client,
+    /// Which script, by its place in the catalogue.
+    pub script: usize,
+    /// For messages.
+    pub name: String,
 }
 
 /// The configuration. A location's name says: `b` buffered, `u` unbuffered, `t` buffered with little memory, `w` for tunnels, `n` request
 /// bodies unbuffered; 1 without another attempt, 2 with a second peer.
-pub(crate) const CONF: &str = r#"
+pub const CONF: &str = r#"
 error_log error.log info;
 events { worker_connections 1024; }
 http {
@@ -76,8 +82,13 @@ http {
 }
 "#;
 
+/// What stands for `%%NEXT%%` in the configuration.
+pub const NEXT: &str =
+    "proxy_next_upstream error timeout invalid_header http_502 non_idempotent; proxy_next_upstream_tries 2;";
+
 /// The cells of some kinds.
-pub(crate) fn cells(scripts: &[Script], kinds: &[Kind]) -> Vec<Cell> {
+#[must_use]
+pub fn cells(scripts: &[Script], kinds: &[Kind]) -> Vec<Cell> {
     let mut cells = Vec::new();
     for (index, script) in scripts.iter().enumerate().filter(|(_, script)| kinds.contains(&script.kind)) {
         for mode in modes(script.kind) {

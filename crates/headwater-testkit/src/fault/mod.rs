@@ -6,5 +6,7 @@
 pub mod backend;
 pub mod catalogue;
 pub mod client;
+pub mod matrix;
 pub mod script;
 pub mod usage;
+pub mod world;

@@ -1,4 +1,8 @@
 //! A server with its scripted back ends, and clients that play cells through it.
+//!
+//! Called by the fault tests. nginx counterpart: none.
+
+#![allow(clippy::expect_used, reason = "what does not work fails the test")]
 
 use std::io;
 use std::path::Path;
@@ -8,27 +12,27 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use headwater_testkit::fault::backend::{Backend, Record, refusing, stuck};
-use headwater_testkit::fault::client::{self, Seen};
-use headwater_testkit::fault::script::Script;
-use headwater_testkit::server::{Mode, Server, TempDir};
-use headwater_testkit::template::Template;
+use super::backend::{Backend, Record, refusing, stuck};
+use super::client::{self, Seen};
+use super::script::Script;
+use crate::server::{Mode, Server, TempDir};
+use crate::template::Template;
 use socket2::Socket;
 
-use crate::matrix::{CONF, Cell};
-
-const NEXT: &str =
-    "proxy_next_upstream error timeout invalid_header http_502 non_idempotent; proxy_next_upstream_tries 2;";
+use super::matrix::{Cell, NEXT};
 
 /// What came of a cell: what the client saw, and what the back ends were asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    pub(crate) seen: Seen,
-    pub(crate) asked: Vec<String>,
+pub struct Outcome {
+    /// What the client saw.
+    pub seen: Seen,
+    /// One text per request that a back end read, and per body.
+    pub asked: Vec<String>,
 }
 
 /// A server and what belongs to it.
-pub(crate) struct World {
+#[derive(Debug)]
+pub struct World {
     server: Server,
     port: u16,
     record: Arc<Record>,
@@ -39,7 +43,16 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn start(binary: &Path, is_headwater: bool, scripts: &Arc<Vec<Script>>) -> io::Result<Self> {
+    /// Starts a server on a configuration with the placeholders of the matrix.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(
+        binary: &Path,
+        conf: &str,
+        is_headwater: bool,
+        scripts: &Arc<Vec<Script>>,
+    ) -> io::Result<Self> {
         let record = Arc::new(Record::default());
         let backends = [
             Backend::start("A", Arc::clone(scripts), Arc::clone(&record))?,
@@ -58,7 +71,7 @@ impl World {
         // Older nginx keeps connections only when asked to.
         template.set("NOT_KEPT", if is_headwater { "keepalive 0;" } else { "" });
         let port = template.port("8080")?;
-        let server = Server::start(binary, CONF, &mut template, port, Mode::Single)?;
+        let server = Server::start(binary, conf, &mut template, port, Mode::Single)?;
         Ok(Self {
             server,
             port,
@@ -70,12 +83,18 @@ impl World {
         })
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    /// Process id of the server.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
         self.server.pid()
     }
 
-    /// Plays cells with so many clients at a time; the outcomes are in the order of the cells.
-    pub(crate) fn play(&self, cells: &[Cell], threads: usize) -> Vec<Outcome> {
+    /// Plays cells with so many clients at a time; numbers and outcomes are in the order of the cells.
+    ///
+    /// # Panics
+    /// When the server does not accept, or hangs.
+    #[must_use]
+    pub fn play(&self, cells: &[Cell], threads: usize) -> Vec<(u32, Outcome)> {
         let next = AtomicUsize::new(0);
         let done = Mutex::new(Vec::with_capacity(cells.len()));
         thread::scope(|scope| {
@@ -95,24 +114,55 @@ impl World {
         done.into_iter().map(|(_, outcome)| outcome).collect()
     }
 
-    /// Plays one cell.
-    pub(crate) fn one(&self, cell: &Cell) -> Outcome {
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
+    /// Plays one cell; its number and what came of it.
+    ///
+    /// # Panics
+    /// When the server does not accept, or hangs.
+    #[must_use]
+    pub fn one(&self, cell: &Cell) -> (u32, Outcome) {
+        let number = self.next_number();
         let start = Instant::now();
-        let seen = client::ask(self.port, &uri(cell, number), cell.client).expect("the server accepts");
+        let seen = client::ask(self.port, &uri(cell, number, ""), cell.client).expect("the server accepts");
         let took = start.elapsed();
         assert!(took < Duration::from_secs(20), "{} took {took:?}", cell.name);
-        Outcome { seen, asked: self.record.take(number) }
+        (number, Outcome { seen, asked: self.record.take(number) })
     }
 
-    /// Asks, and leaves without an answer.
-    pub(crate) fn leave(&self, cell: &Cell, after: Duration) {
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
-        client::leave(self.port, &uri(cell, number), after).expect("the server accepts");
+    /// A number for a further cell.
+    pub fn next_number(&self) -> u32 {
+        self.number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The server's port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The server's error log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.server.read("error.log")
+    }
+
+    /// Asks, and leaves without an answer; gives the cell's number.
+    pub fn leave(&self, cell: &Cell, after: Duration) -> u32 {
+        self.leave_with(cell, "", after)
+    }
+
+    /// The same with arguments behind the URI.
+    ///
+    /// # Panics
+    /// When the server does not accept.
+    pub fn leave_with(&self, cell: &Cell, args: &str, after: Duration) -> u32 {
+        let number = self.next_number();
+        client::leave(self.port, &uri(cell, number, args), after).expect("the server accepts");
+        number
     }
 
     /// Number of files in the directories for temporary files.
-    pub(crate) fn temp_files(&self) -> usize {
+    #[must_use]
+    pub fn temp_files(&self) -> usize {
         fn count(dir: &Path) -> usize {
             let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
             entries.map(|entry| if entry.path().is_dir() { count(&entry.path()) } else { 1 }).sum()
@@ -125,6 +175,6 @@ impl World {
     }
 }
 
-fn uri(cell: &Cell, number: u32) -> String {
-    format!("/{}/{number}/{}", cell.mode, cell.script)
+fn uri(cell: &Cell, number: u32, args: &str) -> String {
+    format!("/{}/{number}/{}{args}", cell.mode, cell.script)
 }

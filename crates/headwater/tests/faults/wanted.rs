@@ -1,10 +1,9 @@
 //! Differences from nginx that are wanted; each is explained in `docs/differences.md`.
 
 use headwater_testkit::fault::client::{Answer, Client};
+use headwater_testkit::fault::matrix::Cell;
+use headwater_testkit::fault::world::Outcome;
 use headwater_testkit::response::Framing;
-
-use crate::matrix::Cell;
-use crate::world::Outcome;
 
 /// Why this difference is wanted, if it is.
 pub(crate) fn reason(cell: &Cell, ours: &Outcome, nginx: &Outcome) -> Option<&'static str> {
