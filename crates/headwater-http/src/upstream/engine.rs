@@ -98,18 +98,13 @@ pub async fn run(
     conf: &UpstreamConf,
     group: &Arc<Group>,
     owner: usize,
-    mut protocol: Box<dyn Protocol>,
+    protocol: Box<dyn Protocol>,
 ) -> Outcome<'static> {
     let buffered = is_buffered(r, conf, &*protocol);
     let streams_body = match prepare_body(r, conf, buffered).await {
         Ok(streams) => streams,
         Err(outcome) => return outcome,
     };
-    let mut request = Vec::with_capacity(1024);
-    if let Err(status) = protocol.create_request(r, &mut request) {
-        return Outcome::Status(status);
-    }
-    r.action.set("connecting to upstream");
     let mut engine = Engine {
         r,
         conf,
@@ -121,7 +116,7 @@ pub async fn run(
         spool: None,
         end_waits: false,
         held: Bytes::new(),
-        request,
+        request: Vec::with_capacity(1024),
         streams_body,
         answered_early: false,
         garbled: false,
@@ -133,6 +128,12 @@ pub async fn run(
         tried: group.start(r),
         picked: None,
     };
+    // From here on the protocol hears of the end, whatever happens.
+    if let Err(status) = engine.protocol.create_request(r, &mut engine.request) {
+        engine.finalize(status);
+        return Outcome::Status(status);
+    }
+    r.action.set("connecting to upstream");
     let end = engine.attempts_while_client_waits().await;
     engine.note_end();
     let outcome = match end {
