@@ -5,7 +5,6 @@
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use headwater_io::scratch::with_scratch;
 use headwater_io::stream::Stream;
-use headwater_io::tempfile::TempFile;
+use headwater_io::tempfile::{TempFile, read_exact_at};
 use headwater_io::timer::with_timeout;
 
 use super::engine::{End, Engine};
@@ -160,7 +159,7 @@ impl Engine<'_> {
         let Some(spool) = &mut self.spool else { return Step::More };
         let left = usize::try_from(spool.length.saturating_sub(spool.handed)).unwrap_or(usize::MAX);
         let mut bytes = vec![0; piece.min(left)];
-        let read = spool.file.read_exact_at(&mut bytes, spool.handed);
+        let read = read_exact_at(&spool.file, &mut bytes, spool.handed);
         spool.handed = spool.handed.saturating_add(bytes.len() as u64);
         if let Err(error) = read {
             let text = os_error(&error);

@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod catalogue;
 pub mod client;
+pub mod crowd;
 pub mod matrix;
 pub mod script;
 pub mod usage;
