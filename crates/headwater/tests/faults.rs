@@ -135,9 +135,12 @@ fn nothing_is_left_behind_after_any_fault() {
     let scripts = Arc::new(catalogue::all());
     let subject = subject::find(Path::new(env!("CARGO_BIN_EXE_headwater"))).expect("a binary");
     let world = World::start(&subject.path, CONF, subject.is_headwater, &scripts).expect("it starts");
-    let idle = usage::descriptors(world.pid()).expect("it runs");
     let kinds = [Kind::Cut, Kind::Odd, Kind::Tunnel, Kind::Large, Kind::Body];
     let all = matrix::cells(&scripts, &kinds);
+    // It listens before its worker has opened all that it needs; it has when it answered.
+    let _ = world.play(&all[..4], 1);
+    thread::sleep(Duration::from_millis(300));
+    let idle = usage::descriptors(world.pid()).expect("it runs");
     let cells: Vec<Cell> = all.iter().step_by(11).cloned().collect();
     let mut sizes = Vec::new();
     for round in 0..7 {
