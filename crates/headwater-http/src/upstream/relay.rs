@@ -81,19 +81,24 @@ impl Engine<'_> {
                 continue;
             }
             self.obey_limit_rate().await;
-            step = if r.queued() == 0 {
-                self.read_step(&mut link.stream).await
-            } else {
-                // The client is slower: write what it takes while the back end is read.
-                tokio::select! {
-                    biased;
-                    step = self.read_step(&mut link.stream) => step,
-                    drained = r.drained() => match drained {
-                        Ok(()) => Step::More,
-                        Err(error) => Step::Client(error),
-                    },
-                }
+            if r.queued() == 0 {
+                step = self.read_step(&mut link.stream).await;
+                continue;
+            }
+            // The client is slower: write what it takes while the back end is read.
+            let stored = self.stored();
+            step = tokio::select! {
+                biased;
+                drained = r.drained() => match drained {
+                    Ok(()) => Step::More,
+                    Err(error) => Step::Client(error),
+                },
+                step = self.read_step(&mut link.stream) => step,
             };
+            if self.stored() > stored {
+                // A fast back end and a file that takes all could go on for long: the others have their turn first.
+                tokio::task::yield_now().await;
+            }
         }
         self.finish(link, step, owner).await
     }
@@ -146,6 +151,11 @@ impl Engine<'_> {
             }
         }
         self.r.drained().await
+    }
+
+    /// Bytes that went to the temp file.
+    fn stored(&self) -> u64 {
+        self.spool.as_ref().map_or(0, |spool| spool.length)
     }
 
     /// Bytes of the temp file that the filters have not seen.
