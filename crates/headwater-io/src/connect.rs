@@ -12,6 +12,7 @@ use std::os::fd::AsFd as _;
 use socket2::{Domain, Socket, Type};
 
 use crate::addr::Addr;
+use crate::fault::{Op, point};
 use crate::stream::{Stream, StreamKind};
 use crate::sys;
 
@@ -66,6 +67,7 @@ impl Stream {
     /// What `socket(2)`, `bind(2)` and `connect(2)` return, also when the failure is reported later
     /// (`ConnectionRefused`, `TimedOut`, ...); `Other` outside of a runtime.
     pub async fn connect(addr: &Addr, options: &ConnectOptions) -> io::Result<Stream> {
+        point(Op::Connect)?;
         let socket = open(addr, options)?;
         let kind = if addr.is_unix() { StreamKind::Unix } else { StreamKind::Tcp };
         let waiting = match socket.connect(&addr.to_sockaddr()?) {

@@ -6,6 +6,7 @@
 //!
 //! Counterparts in nginx: `src/os/unix`, `src/event` and the file half of `src/core`.
 
+pub mod fault;
 mod sys;
 
 pub mod addr;

@@ -19,6 +19,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use crate::addr::Addr;
+use crate::fault::{Op, point};
 use crate::sockopt::{KeepaliveParams, apply_keepalive};
 use crate::stream::{Stream, StreamKind};
 use crate::sys;
@@ -259,6 +260,7 @@ impl Acceptor {
     pub async fn accept(&self) -> io::Result<(Stream, Addr)> {
         loop {
             let mut guard = self.fd.readable().await?;
+            point(Op::Accept)?;
             match rustix::net::acceptfrom_with(
                 self.fd.get_ref(),
                 SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,

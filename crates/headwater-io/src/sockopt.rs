@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::net::sockopt;
 
 use crate::addr::Addr;
+use crate::fault::{Op, point};
 use crate::stream::Stream;
 use crate::sys;
 
@@ -41,6 +42,7 @@ pub struct TcpInfo {
 
 /// Applies keepalive parameters to any TCP socket.
 pub(crate) fn apply_keepalive(fd: BorrowedFd<'_>, params: &KeepaliveParams) -> io::Result<()> {
+    point(Op::SocketOption)?;
     sockopt::set_socket_keepalive(fd, params.on)?;
     if !params.on {
         return Ok(());
@@ -66,6 +68,7 @@ impl Stream {
         if self.is_unix() {
             return Ok(());
         }
+        point(Op::SocketOption)?;
         Ok(sockopt::set_tcp_nodelay(self.as_fd(), on)?)
     }
 
@@ -77,6 +80,7 @@ impl Stream {
         if self.is_unix() {
             return Ok(());
         }
+        point(Op::SocketOption)?;
         Ok(sockopt::set_tcp_cork(self.as_fd(), on)?)
     }
 
@@ -96,6 +100,7 @@ impl Stream {
     /// # Errors
     /// What `setsockopt(2)` returns.
     pub fn set_sndbuf(&self, bytes: usize) -> io::Result<()> {
+        point(Op::SocketOption)?;
         Ok(sockopt::set_socket_send_buffer_size(self.as_fd(), bytes)?)
     }
 
@@ -104,6 +109,7 @@ impl Stream {
     /// # Errors
     /// What `setsockopt(2)` returns.
     pub fn set_rcvbuf(&self, bytes: usize) -> io::Result<()> {
+        point(Op::SocketOption)?;
         Ok(sockopt::set_socket_recv_buffer_size(self.as_fd(), bytes)?)
     }
 
@@ -112,6 +118,7 @@ impl Stream {
     /// # Errors
     /// What `setsockopt(2)` returns.
     pub fn set_linger_zero(&self) -> io::Result<()> {
+        point(Op::SocketOption)?;
         Ok(sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO))?)
     }
 
@@ -120,6 +127,7 @@ impl Stream {
     /// # Errors
     /// What `shutdown(2)` returns; `NotConnected` when the peer is gone.
     pub fn shutdown_write(&self) -> io::Result<()> {
+        point(Op::SocketOption)?;
         Ok(rustix::net::shutdown(self.as_fd(), rustix::net::Shutdown::Write)?)
     }
 
@@ -128,6 +136,7 @@ impl Stream {
     /// # Errors
     /// What `getsockname(2)` returns.
     pub fn local_addr(&self) -> io::Result<Addr> {
+        point(Op::SocketOption)?;
         Ok(Addr::from_rustix(&rustix::net::getsockname(self.as_fd())?))
     }
 

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
 
+use crate::fault::{Op, point};
 use crate::tls::TlsStream;
 
 /// A connected stream socket.
@@ -56,7 +57,8 @@ impl Stream {
     /// # Errors
     /// What `recv(2)` returns.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut read = ReadBuf::new(buf);
+        let limit = point(Op::Read)?.min(buf.len());
+        let mut read = ReadBuf::new(buf.get_mut(..limit).unwrap_or_default());
         ready!(each!(
             &mut self.0,
             socket => Pin::new(socket).poll_read(cx, &mut read),
@@ -70,6 +72,8 @@ impl Stream {
     /// # Errors
     /// What `send(2)` returns.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let limit = point(Op::Write)?.min(buf.len());
+        let buf = buf.get(..limit).unwrap_or_default();
         each!(
             &mut self.0,
             socket => Pin::new(socket).poll_write(cx, buf),
@@ -86,6 +90,9 @@ impl Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let limit = point(Op::Write)?;
+        let short = first_bytes(bufs, limit);
+        let bufs = short.as_ref().map_or(bufs, std::slice::from_ref);
         each!(
             &mut self.0,
             socket => Pin::new(socket).poll_write_vectored(cx, bufs),
@@ -98,6 +105,8 @@ impl Stream {
     /// # Errors
     /// `WouldBlock` when nothing fits; otherwise what `send(2)` returns.
     pub fn try_write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let limit = point(Op::Write)?.min(buf.len());
+        let buf = buf.get(..limit).unwrap_or_default();
         each!(
             &mut self.0,
             socket => socket.try_write(buf),
@@ -110,6 +119,9 @@ impl Stream {
     /// # Errors
     /// `WouldBlock` when nothing fits; otherwise what `writev(2)` returns.
     pub fn try_write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let limit = point(Op::Write)?;
+        let short = first_bytes(bufs, limit);
+        let bufs = short.as_ref().map_or(bufs, std::slice::from_ref);
         each!(&mut self.0, socket => socket.try_write_vectored(bufs), tls => tls.try_write_vectored(bufs))
     }
 
@@ -118,6 +130,8 @@ impl Stream {
     /// # Errors
     /// `WouldBlock` when there is nothing; otherwise what `recv(2)` returns.
     pub fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let limit = point(Op::Read)?.min(buf.len());
+        let buf = buf.get_mut(..limit).unwrap_or_default();
         each!(&mut self.0, socket => socket.try_read(buf), tls => tls.try_read(buf))
     }
 
@@ -152,6 +166,7 @@ impl Stream {
         offset: &mut u64,
         count: usize,
     ) -> Poll<io::Result<usize>> {
+        let count = point(Op::Sendfile)?.min(count);
         if let Inner::Tls(tls) = &mut self.0 {
             return tls.poll_sendfile(cx, file.as_fd(), offset, count);
         }
@@ -174,6 +189,7 @@ impl Stream {
     /// # Errors
     /// `WouldBlock` when there is nothing (without a system call when the reactor has reported nothing).
     pub fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        point(Op::Read)?;
         if let Inner::Tls(tls) = &mut self.0 {
             return tls.try_peek(buf);
         }
@@ -288,6 +304,15 @@ impl Stream {
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         each!(&self.0, socket => socket.try_io(interest, call), tls => tls.socket().try_io(interest, call))
     }
+}
+
+/// The first of the bytes when less than a whole buffer may be written.
+fn first_bytes<'a>(bufs: &'a [IoSlice<'_>], limit: usize) -> Option<IoSlice<'a>> {
+    if limit == usize::MAX {
+        return None;
+    }
+    let first = bufs.iter().find(|buf| !buf.is_empty())?;
+    first.get(..limit.min(first.len())).map(IoSlice::new)
 }
 
 impl AsFd for Stream {

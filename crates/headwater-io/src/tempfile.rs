@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
+use crate::fault::{Op, point};
+
 /// Number of the last file made by this process.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -46,6 +48,7 @@ impl TempDir {
     /// # Errors
     /// What `open(2)` and `mkdir(2)` return, and for which path.
     pub fn create_named(&self) -> Result<TempFile, FileError> {
+        point(Op::FileCreate).map_err(|error| FileError::new("open()", &self.path, error))?;
         let mut number = next_number(1);
         loop {
             let path = self.path_of(number);
@@ -188,6 +191,7 @@ impl TempFile {
     /// # Errors
     /// What `pwrite(2)` returns (`StorageFull`, ...); the length is unchanged then, and the next append overwrites.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        point(Op::FileWrite)?;
         self.file.write_all_at(bytes, self.len)?;
         self.len += bytes.len() as u64;
         Ok(())
@@ -198,6 +202,7 @@ impl TempFile {
     /// # Errors
     /// As [`TempFile::append`].
     pub fn append_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<()> {
+        point(Op::FileWrite)?;
         let total: u64 = buffers.iter().map(|buffer| buffer.len() as u64).sum();
         // At most IOV_MAX buffers go in one call.
         let first = buffers.get(..buffers.len().min(1024)).unwrap_or_default();
@@ -221,6 +226,7 @@ impl TempFile {
     /// # Errors
     /// What `pwrite(2)` returns.
     pub fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        point(Op::FileWrite)?;
         self.file.write_all_at(bytes, offset)?;
         self.len = self.len.max(offset + bytes.len() as u64);
         Ok(())
@@ -231,7 +237,7 @@ impl TempFile {
     /// # Errors
     /// What `pread(2)` returns.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
+        read_at(&self.file, buffer, offset)
     }
 
     /// Gives the file its lasting name, replacing what has it, and returns the open file. Across file systems the
@@ -332,6 +338,24 @@ fn create_parents(target: &Path, mode: u32) -> io::Result<()> {
         }
     }
     last
+}
+
+/// Reads up to a buffer full of a file from `offset`; 0 at the end.
+///
+/// # Errors
+/// What `pread(2)` returns.
+pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    point(Op::FileRead)?;
+    file.read_at(buffer, offset)
+}
+
+/// Fills a buffer from a file at `offset`.
+///
+/// # Errors
+/// What `pread(2)` returns; `UnexpectedEof` when the file ends before.
+pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    point(Op::FileRead)?;
+    file.read_exact_at(buffer, offset)
 }
 
 /// The next file number of this process.

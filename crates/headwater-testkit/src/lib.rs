@@ -10,6 +10,7 @@ pub mod client;
 pub mod compare;
 pub mod dns;
 pub mod example;
+pub mod fault;
 pub mod load;
 pub mod normalize;
 pub mod oracle;

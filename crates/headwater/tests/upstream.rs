@@ -226,6 +226,8 @@ fn back_end_is_free_before_a_slow_client_has_its_compressed_response() {
     write!(client, "GET /gzip/ HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n")
         .expect("sent");
     sent.recv_timeout(PATIENCE).expect("the back end got rid of its response");
+    // What the sockets hold is stored, too, in a moment.
+    thread::sleep(Duration::from_millis(800));
     // It serves somebody else while the first client has not read a byte.
     let mut other = setup.client();
     write!(other, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");

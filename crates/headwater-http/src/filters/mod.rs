@@ -58,14 +58,14 @@ impl Chunk<'_> {
             Chunk::Bytes(bytes) => each(bytes),
             Chunk::Empty => Ok(()),
             Chunk::File(range) => {
-                use std::os::unix::fs::FileExt as _;
                 let mut buffer = vec![0; 32768];
                 let mut offset = range.offset;
                 let mut left = range.len;
                 while left > 0 {
                     let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
                     let slot = buffer.get_mut(..want).unwrap_or_default();
-                    let length = range.file.read_at(slot, offset).map_err(|_| SendError::Broken)?;
+                    let length = headwater_io::tempfile::read_at(&range.file, slot, offset)
+                        .map_err(|_| SendError::Broken)?;
                     if length == 0 {
                         return Err(SendError::Broken);
                     }

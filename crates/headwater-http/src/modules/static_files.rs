@@ -5,11 +5,12 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 
 use bytes::Bytes;
 use headwater_conf::interpret::bytes_path;
 use headwater_io::scratch::with_scratch;
+use headwater_io::tempfile::{read_at, read_exact_at};
 use headwater_wire::method::Method;
 
 use super::Module;
@@ -210,7 +211,7 @@ fn push_small(r: &Request, file: &File, length: u64) -> Result<(), SendError> {
     with_scratch(|scratch| {
         let want = usize::try_from(length).unwrap_or(usize::MAX).min(scratch.len());
         let slot = scratch.get_mut(..want).unwrap_or_default();
-        if let Err(error) = file.read_exact_at(slot, 0) {
+        if let Err(error) = read_exact_at(file, slot, 0) {
             r.log(Level::Alert, format_args!("read() failed {}", crate::flow::os_error(&error)));
             return Err(SendError::Broken);
         }
@@ -226,7 +227,7 @@ async fn copy_file(r: &Request, opened: OpenFile) -> Outcome<'static> {
             let want =
                 usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX).min(scratch.len());
             let slot = scratch.get_mut(..want).unwrap_or_default();
-            let got = opened.file.read_at(slot, offset);
+            let got = read_at(&opened.file, slot, offset);
             match got {
                 Ok(got) if got > 0 => {
                     let end = if offset.saturating_add(got as u64) >= length { End::Last } else { End::More };

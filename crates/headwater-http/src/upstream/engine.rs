@@ -5,6 +5,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -62,6 +63,8 @@ pub(super) struct Engine<'a> {
     pub(super) streams_body: bool,
     /// Whether the response began before all of the request had left, so that the connection is of no further use.
     pub(super) answered_early: bool,
+    /// Whether the protocol could make nothing of the body.
+    pub(super) garbled: bool,
     owner: usize,
     /// How to connect.
     options: ConnectOptions,
@@ -70,18 +73,26 @@ pub(super) struct Engine<'a> {
     pub(super) tried: Tried,
     /// The peer of the present attempt, which counts until the back end is done.
     pub(super) picked: Option<Picked>,
+    /// Whether `abort_request` was called.
+    aborted: bool,
     /// Whether `finalize_request` was called.
     finalized: bool,
 }
 
 impl Drop for Engine<'_> {
-    /// What ends here unfinished was dropped with its connection, or by a panic: the protocol hears of it all the same.
+    /// What ends here unfinished was dropped with its connection, or by a panic: the protocol hears of it all the same. A callback that
+    /// panics now must not meet the panic under way, which would end the process.
     fn drop(&mut self) {
-        if !self.finalized {
-            self.protocol.abort_request(self.r);
-            self.finalize(499);
-        }
         self.r.connection().worker.keep_timer(self.timer.clone());
+        if self.finalized {
+            return;
+        }
+        let calls: [fn(&mut Self); 2] = [Self::abort, |engine| engine.finalize(499)];
+        for call in calls {
+            if catch_unwind(AssertUnwindSafe(|| call(self))).is_err() {
+                self.log(Level::Alert, format_args!("a callback panicked while its request was dropped"));
+            }
+        }
     }
 }
 
@@ -101,7 +112,7 @@ pub async fn run(
     conf: &UpstreamConf,
     group: &Arc<Group>,
     owner: usize,
-    mut protocol: Box<dyn Protocol>,
+    protocol: Box<dyn Protocol>,
 ) -> Outcome<'static> {
     let probe = r.probe();
     let group = probe.as_ref().map_or(group, |probe| &probe.group);
@@ -110,12 +121,7 @@ pub async fn run(
         Ok(streams) => streams,
         Err(outcome) => return outcome,
     };
-    let mut request = Vec::with_capacity(1024);
-    if let Err(status) = protocol.create_request(r, &mut request) {
-        return Outcome::Status(status);
-    }
     let options = conf.connect_options(r);
-    r.action.set("connecting to upstream");
     let mut engine = Engine {
         r,
         conf,
@@ -131,9 +137,11 @@ pub async fn run(
         probing: probe.is_some(),
         lost: None,
         held: Bytes::new(),
-        request,
+        request: Vec::with_capacity(1024),
         streams_body,
         answered_early: false,
+        garbled: false,
+        aborted: false,
         finalized: false,
         owner,
         options,
@@ -142,6 +150,12 @@ pub async fn run(
         tried: group.start(r),
         picked: None,
     };
+    // From here on the protocol hears of the end, whatever happens.
+    if let Err(status) = engine.protocol.create_request(r, &mut engine.request) {
+        engine.finalize(status);
+        return Outcome::Status(status);
+    }
+    r.action.set("connecting to upstream");
     let end = engine.attempts_while_client_waits().await;
     engine.note_end();
     let outcome = match end {
@@ -211,6 +225,12 @@ pub(super) async fn while_client_waits<F: Future>(
 }
 
 impl Engine<'_> {
+    fn abort(&mut self) {
+        if !std::mem::replace(&mut self.aborted, true) {
+            self.protocol.abort_request(self.r);
+        }
+    }
+
     fn finalize(&mut self, status: u16) {
         if !std::mem::replace(&mut self.finalized, true) {
             self.protocol.finalize_request(self.r, status);
@@ -225,7 +245,7 @@ impl Engine<'_> {
         }
         let already = if r.header_sent.get() { "" } else { ", so upstream connection is closed too" };
         self.log(Level::Info, format_args!("client prematurely closed connection{already}"));
-        self.protocol.abort_request(r);
+        self.abort();
         self.peer_is_done(false);
         End::Outcome(Outcome::Close(499))
     }
@@ -259,9 +279,13 @@ impl Engine<'_> {
                 }
                 // A tunnel's peer is done when the tunnel ends.
                 End::Upgraded(..) => return end,
-                End::Outcome(_) => {
+                End::Outcome(outcome) => {
+                    // Something went wrong on the client's side while the back end was still at work.
+                    if self.picked.is_some() && matches!(outcome, Outcome::Close(status) if status != 502) {
+                        self.abort();
+                    }
                     self.peer_is_done(false);
-                    return end;
+                    return End::Outcome(outcome);
                 }
             }
         }

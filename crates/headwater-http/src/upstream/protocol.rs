@@ -115,12 +115,13 @@ pub trait Protocol {
     /// Whether the connection may carry another request, now that the body is complete.
     fn reusable(&self) -> bool;
 
-    /// The client left while the request was under way.
+    /// The client left while the back end was at work, or the request was dropped by a panic; called once at most, right before
+    /// `finalize_request`.
     fn abort_request(&mut self, r: &Request) {
         let _ = r;
     }
 
-    /// The request is over; called once on every path.
+    /// The request is over; called exactly once on every path that reached `create_request`, also when that failed or a callback panicked.
     fn finalize_request(&mut self, r: &Request, status: u16) {
         let _ = (r, status);
     }

@@ -16,7 +16,7 @@ use super::engine::{End, Engine};
 use super::pool::Link;
 use crate::filters::{Chunk, End as Mark};
 use crate::flow::error_log::Level;
-use crate::flow::output::SendError;
+use crate::flow::output::{Framing, SendError};
 use crate::flow::phases::Outcome;
 
 /// How much of a body that filters expand is passed on at once, bytes: deflate makes up to a thousand times as much of it.
@@ -69,19 +69,24 @@ impl Engine<'_> {
                 continue;
             }
             self.obey_limit_rate().await;
-            step = if !self.is_ahead(0) {
-                self.read_step(&mut link.stream).await
+            if !self.is_ahead(0) {
+                step = self.read_step(&mut link.stream).await;
             } else {
                 // The client is slower: write what it takes while the back end is read.
-                tokio::select! {
+                let stored = self.stored();
+                step = tokio::select! {
                     biased;
-                    step = self.read_step(&mut link.stream) => step,
                     drained = r.drained() => match drained {
                         Ok(()) => Step::More,
                         Err(error) => Step::Client(error),
                     },
+                    step = self.read_step(&mut link.stream) => step,
+                };
+                if self.stored() > stored {
+                    // A fast back end and a file that takes all could go on for long: the others have their turn first.
+                    tokio::task::yield_now().await;
                 }
-            };
+            }
             if let Step::Client(error) = step {
                 step = self.client_failed(error);
             }
@@ -109,6 +114,7 @@ impl Engine<'_> {
             Step::Client(error) => End::Outcome(error.outcome()),
             _ => {
                 drop(link);
+                self.withhold_if_garbled();
                 // Before the end is noted: the time of half an answer is no measure of the peer.
                 self.peer_is_done(false);
                 self.note_end();
@@ -117,6 +123,15 @@ impl Engine<'_> {
                 let _ = self.deliver().await;
                 End::Outcome(Outcome::Close(502))
             }
+        }
+    }
+
+    /// Keeps an answer back whose body made no sense from the start, when the client could take its end for that of a whole one.
+    fn withhold_if_garbled(&self) {
+        let r = self.r;
+        let nothing_left = r.is_main() && r.queued() >= r.exchange.bytes_sent.get();
+        if self.garbled && nothing_left && r.framing.get() == Framing::UntilClose {
+            r.connection().broken.set(true);
         }
     }
 
@@ -256,6 +271,7 @@ impl Engine<'_> {
                 Ok(piece) => piece,
                 Err(text) => {
                     self.log(Level::Error, format_args!("{text}"));
+                    self.garbled = true;
                     return (Step::Broken, bytes.len());
                 }
             };

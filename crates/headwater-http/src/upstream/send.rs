@@ -6,12 +6,12 @@
 use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use headwater_io::stream::Stream;
+use headwater_io::tempfile::read_exact_at;
 use headwater_io::timer::{Elapsed, with_timeout};
 
 use super::engine::{End, Engine};
@@ -147,7 +147,7 @@ impl Engine<'_> {
     fn encode_file(&mut self, file: &File, offset: &mut u64, length: u64) -> Result<Vec<u8>, Failure> {
         let count = length.saturating_sub(*offset).min(PIECE);
         let mut piece = vec![0; usize::try_from(count).unwrap_or_default()];
-        if let Err(error) = file.read_exact_at(&mut piece, *offset) {
+        if let Err(error) = read_exact_at(file, &mut piece, *offset) {
             let text = os_error(&error);
             self.log(Level::Crit, format_args!("the request body cannot be read from its file {text}"));
             return Err(Failure::Error);

@@ -4,11 +4,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use headwater_io::tempfile::{FileError, TempFile};
+use headwater_io::tempfile::{FileError, TempFile, read_exact_at};
 
 use super::engine::Engine;
 use super::relay::{PIECE, Step};
@@ -33,6 +32,11 @@ pub(super) struct Spool {
 }
 
 impl Engine<'_> {
+    /// Bytes that went to the temp file.
+    pub(super) fn stored(&self) -> u64 {
+        self.spool.as_ref().map_or(0, |spool| spool.length)
+    }
+
     /// Bytes of the temp file that the filters have not seen.
     pub(super) fn waits_in_file(&self) -> u64 {
         self.spool.as_ref().map_or(0, |spool| spool.length.saturating_sub(spool.handed))
@@ -44,7 +48,7 @@ impl Engine<'_> {
         let Some(spool) = &mut self.spool else { return Step::More };
         let left = usize::try_from(spool.length.saturating_sub(spool.handed)).unwrap_or(usize::MAX);
         let mut bytes = vec![0; piece.min(left)];
-        let read = spool.file.read_exact_at(&mut bytes, spool.handed);
+        let read = read_exact_at(&spool.file, &mut bytes, spool.handed);
         spool.handed = spool.handed.saturating_add(bytes.len() as u64);
         if let Err(error) = read {
             let text = os_error(&error);
