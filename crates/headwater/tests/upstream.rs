@@ -21,9 +21,12 @@ http {
     client_max_body_size 0;
     gzip_types text/x-any;
     upstream origin { server 127.0.0.1:%%ORIGIN%%; keepalive 4; }
+    upstream two { server 127.0.0.1:%%ORIGIN%% fail_timeout=100s; server 127.0.0.1:%%PORT_1%% backup; keepalive 4; }
+    server { listen 127.0.0.1:%%PORT_1%%; return 200 backup; }
     server {
         listen %%PORT_8080%%;
         location / { proxy_pass http://origin; }
+        location /two/ { proxy_pass http://two; }
         location /stream/ { proxy_request_buffering off; proxy_pass http://origin; }
         location /from/ { proxy_bind $arg_a; proxy_pass http://origin; }
         location /gzip/ { gzip on; gzip_comp_level 1; proxy_pass http://origin; }
@@ -143,6 +146,25 @@ fn idle_connection_with_a_local_address_serves_requests_that_want_it_only() {
         seen,
         ["0 127.0.0.5", "1 127.0.0.6", "2 127.0.0.1", "0 127.0.0.5", "2 127.0.0.1", "1 127.0.0.6"]
     );
+}
+
+#[test]
+fn idle_connection_that_turns_out_closed_is_not_the_peers_failure() {
+    let setup = Setup::start(|number, stream| {
+        let mut reader = BufReader::new(&stream);
+        read_head(&mut reader)?;
+        write!(&stream, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}")?;
+        // The next request is not answered: the connection ends, as if it had been closed while the request was on its way.
+        read_head(&mut reader).map(drop)
+    });
+    let client = setup.client();
+    let seen: Vec<String> = (0..5)
+        .map(|_| {
+            write!(&client, "GET /two/ HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+            String::from_utf8(read_response(&client).expect("an answer").1).expect("text")
+        })
+        .collect();
+    assert_eq!(seen, ["0", "backup", "1", "backup", "2"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! `ngx_http_core_module.c`.
 
 use headwater_conf::context::{HS, HSL, HSLI, HTTP, LOCATION};
-use headwater_conf::value::{Buffers, List, Milliseconds, Number, Offset, Size};
+use headwater_conf::value::{Buffers, List, Milliseconds, Number, Offset, Size, Text};
 use headwater_conf::{keywords, settings};
 
 use super::ignored::Ignored;
@@ -128,6 +128,8 @@ settings! {
         "keepalive_disable", HSL, "none | browser ...", "msie6" => keepalive_disable: KeepaliveDisable = KeepaliveDisable { msie6: true, safari: false };
         /// Requires all access checks to pass, or any.
         "satisfy", HSL, "all | any", "all" => satisfy: Satisfy = Satisfy::All;
+        /// Names what runs once the client has the response, before the log.
+        "post_action", HSLI, "uri", "" => post_action: Option<Text> = None;
         /// Limits the rate of responses, bytes per second.
         "limit_rate", HSLI, "rate", "0" => limit_rate: Rate = Rate::none();
         /// Sends this much before the rate is limited.

@@ -406,6 +406,10 @@ async fn serve_request(
         },
     };
     let finish = settle_family(&r, finish).await;
+    uncork(connection);
+    if r.loc().core.post_action.is_some() {
+        Box::pin(super::post_action::run(&r, &finish)).await;
+    }
     end(connection, &r, finish, refused.is_some()).await
 }
 
@@ -463,6 +467,13 @@ fn find_server<'g>(
     }
 }
 
+/// Lets the last packet of a response go.
+fn uncork(connection: &Connection) {
+    if connection.corked.replace(false) {
+        let _ = connection.stream.borrow().set_cork(false);
+    }
+}
+
 /// Ends a request: the log, what is left of its body, the connection's future.
 async fn end(connection: &Rc<Connection>, r: &Rc<Request>, finish: Finish, refused: bool) -> bool {
     if let Finish::Close(status) = finish {
@@ -470,9 +481,6 @@ async fn end(connection: &Rc<Connection>, r: &Rc<Request>, finish: Finish, refus
             r.headers_out.borrow_mut().status = status;
         }
         r.exchange.keepalive.set(false);
-    }
-    if connection.corked.replace(false) {
-        let _ = connection.stream.borrow().set_cork(false);
     }
     log_request(r);
     let location = r.loc();

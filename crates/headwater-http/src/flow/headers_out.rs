@@ -27,6 +27,10 @@ impl Request {
             out.status = error_status;
             out.status_line = None;
         }
+        if self.post_action.get() {
+            self.header_sent.set(true);
+            return Ok(());
+        }
         self.ask_for_unread_body();
         self.run_header_filters()?;
         self.header_sent.set(true);

@@ -9,6 +9,7 @@ pub mod headers_out;
 pub mod out_queue;
 pub mod output;
 pub mod phases;
+mod post_action;
 pub(crate) mod postpone;
 pub mod route;
 pub mod special;

@@ -95,6 +95,9 @@ impl Output {
         if end == End::Last {
             r.finished.set(true);
         }
+        if r.post_action.get() {
+            return Ok(());
+        }
         r.said.set(r.said.get().saturating_add(chunk.len()));
         match r.family() {
             None => self.deliver(r, chunk, end),

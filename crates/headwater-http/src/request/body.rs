@@ -73,6 +73,8 @@ pub struct RequestBody {
     early: RefCell<Vec<u8>>,
     /// Whether somebody has begun to read it.
     pub started: Cell<bool>,
+    /// Whether it was dropped: what was not kept is not to be had any more.
+    dropped: Cell<bool>,
 }
 
 /// Why a body could not be read.
@@ -104,6 +106,7 @@ impl RequestBody {
             continued: Cell::new(false),
             early: RefCell::default(),
             started: Cell::new(false),
+            dropped: Cell::new(false),
         }
     }
 
@@ -119,10 +122,11 @@ impl RequestBody {
         self.received.get()
     }
 
-    /// The declared length, when there is one.
+    /// The declared length, when there is one; of a body that was dropped, what there is of it.
     #[must_use]
     pub fn declared(&self) -> Option<u64> {
         match self.framing {
+            _ if self.dropped.get() => Some(self.stored.borrow().len()),
             BodyFraming::None => Some(0),
             BodyFraming::Length(length) => Some(length),
             BodyFraming::Chunked => None,
@@ -133,6 +137,13 @@ impl RequestBody {
     #[must_use]
     pub fn is_chunked(&self) -> bool {
         matches!(self.framing, BodyFraming::Chunked)
+    }
+
+    /// Takes leave of what was not read: it counts as complete, and as empty unless it was kept before.
+    pub(crate) fn drop_rest(&self) {
+        self.complete.set(true);
+        self.dropped.set(true);
+        self.started.set(true);
     }
 
     /// Decodes what is at the front of `input`, appending body bytes to `out`; gives the bytes used.
@@ -274,6 +285,12 @@ impl Request {
         if body.is_complete() && (body.started.get() || body.declared() == Some(0)) {
             return Ok(());
         }
+        // Boxed, so that the future of a request without a body has no room for one.
+        Box::pin(self.receive_body()).await
+    }
+
+    async fn receive_body(&self) -> Result<(), BodyError> {
+        let body = &self.exchange.body;
         let core = self.loc().core.clone();
         let in_file = core.client_body_in_file_only.is_on();
         let mut memory = Vec::new();

@@ -104,6 +104,8 @@ pub struct Request {
     pub logged: Cell<bool>,
     /// Values that modules keep with the request, found by type.
     pub extensions: RefCell<Vec<Rc<dyn std::any::Any>>>,
+    /// Whether the client's response is over and what `post_action` names runs.
+    pub(crate) post_action: Cell<bool>,
     /// Whether the whole response was handed to the output.
     pub finished: Cell<bool>,
     /// How the end of the body is told.
@@ -239,6 +241,7 @@ impl Request {
             passes_body: Cell::new(true),
             nesting_left: Cell::new(subrequest::MAX_NESTING),
             stub: RefCell::default(),
+            post_action: Cell::default(),
             held: Cell::new(0),
             said: Cell::new(0),
             done: Cell::new(false),

@@ -6,7 +6,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -163,7 +163,7 @@ pub async fn run(
         End::Failed(failure, _) => Outcome::Status(failure.status()),
         End::Upgraded(link, early) => {
             let limit = if engine.protocol.is_tunnel() { conf.buffer_size } else { usize::MAX };
-            tunnel::run(r, conf, *link, early, limit).await
+            Box::pin(tunnel::run(r, conf, *link, early, limit)).await
         }
     };
     engine.peer_is_done(false);
@@ -200,28 +200,29 @@ pub(super) async fn prepare_body(
     }
 }
 
-/// Runs something for the client; `None` when that leaves before, unless its leaving is not to matter.
+/// Runs something for the client; `None` when that leaves before, unless its leaving is not to matter. The work stays where its caller
+/// pinned it: with the exchange in it, it is what a request's future is made of, and is not to be moved or held twice.
 pub(super) async fn while_client_waits<F: Future>(
     r: &Request,
     conf: &UpstreamConf,
     streams_body: bool,
-    work: F,
+    mut work: Pin<&mut F>,
 ) -> Option<F::Output> {
-    if conf.ignore_client_abort || conf.store.is_on() || !r.is_main() {
+    if conf.ignore_client_abort || conf.store.is_on() || !r.is_main() || r.post_action.get() {
         return Some(work.await);
     }
-    let connection = r.connection().clone();
-    let mut closed = pin!(connection.closed());
-    // While the body is sent on as it comes, reading the connection is the body's business.
-    let closed = poll_fn(|cx| match streams_body && !r.exchange.body.is_complete() {
-        true => Poll::Pending,
-        false => closed.as_mut().poll(cx),
-    });
-    tokio::select! {
-        biased;
-        output = work => Some(output),
-        () = closed => None,
-    }
+    let mut closed = pin!(r.connection().closed());
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        // While the body is sent on as it comes, reading the connection is the body's business.
+        if streams_body && !r.exchange.body.is_complete() {
+            return Poll::Pending;
+        }
+        closed.as_mut().poll(cx).map(|()| None)
+    })
+    .await
 }
 
 impl Engine<'_> {
@@ -240,8 +241,11 @@ impl Engine<'_> {
     /// Tries peers while the client waits.
     async fn attempts_while_client_waits(&mut self) -> End {
         let (r, conf, streams_body) = (self.r, self.conf, self.streams_body);
-        if let Some(end) = while_client_waits(r, conf, streams_body, self.attempts()).await {
-            return end;
+        {
+            let attempts = pin!(self.attempts());
+            if let Some(end) = while_client_waits(r, conf, streams_body, attempts).await {
+                return end;
+            }
         }
         let already = if r.header_sent.get() { "" } else { ", so upstream connection is closed too" };
         self.log(Level::Info, format_args!("client prematurely closed connection{already}"));
@@ -268,7 +272,10 @@ impl Engine<'_> {
             match end {
                 End::Failed(failure, attempt) => {
                     self.note_end();
-                    self.peer_is_done(failure.blames_peer());
+                    match self.picked.take_if(|_| attempt.was_stale(failure)) {
+                        Some(picked) => self.group.leave(picked, &mut self.tried),
+                        None => self.peer_is_done(failure.blames_peer()),
+                    }
                     self.set_status(failure.status());
                     if !self.again(attempt, failure) {
                         return End::Failed(failure, attempt);

@@ -150,7 +150,8 @@ impl Route {
                     }
                 };
                 let protocol = protocol(security);
-                match target::dynamic(r, conf, &*protocol, &name, None).await {
+                // Boxed, so that the future of a fixed back end has no room for a look-up.
+                match Box::pin(target::dynamic(r, conf, &*protocol, &name, None)).await {
                     Ok(group) => engine::run(r, conf, &group, self.owner, protocol).await,
                     Err(outcome) => outcome,
                 }

@@ -76,6 +76,14 @@ pub struct Attempt {
     pub start: Instant,
 }
 
+impl Attempt {
+    /// Whether an idle connection turned out to be closed, so that the failure says nothing of the peer.
+    #[must_use]
+    pub fn was_stale(&self, failure: Failure) -> bool {
+        self.reused && failure == Failure::Error
+    }
+}
+
 /// Whether a status is one that `next_upstream` names, so that the response may be dropped for another attempt.
 #[must_use]
 pub fn is_named(conf: &UpstreamConf, status: u16) -> bool {
@@ -96,7 +104,7 @@ pub fn again(
         // Bytes went to the client: nothing can be taken back.
         return false;
     }
-    if attempt.reused && failure == Failure::Error {
+    if attempt.was_stale(failure) {
         tried.left = tried.left.saturating_add(1);
     }
     let Some(condition) = failure.condition() else { return false };

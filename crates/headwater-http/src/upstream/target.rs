@@ -4,6 +4,7 @@
 //! `ngx_http_upstream_add`, `ngx_http_upstream_init_request`, `ngx_http_upstream_resolve_handler`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 
 use headwater_conf::{Cx, Directive, Result};
@@ -110,7 +111,7 @@ pub async fn dynamic(
         return fail(502, format_args!("no resolver defined to resolve {host}"));
     };
     let resolver = r.exchange.generation.resolver(&options.0);
-    let lookup = resolver.addresses(host.as_bytes(), *core.resolver_timeout);
+    let lookup = pin!(resolver.addresses(host.as_bytes(), *core.resolver_timeout));
     match engine::while_client_waits(r, conf, streams_body, lookup).await {
         Some(Ok(found)) => {
             let addresses = found.addresses.into_iter();

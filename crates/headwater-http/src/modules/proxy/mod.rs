@@ -214,8 +214,9 @@ async fn serve(location: &Arc<ProxyLocation>, r: &Request) -> Outcome<'static> {
             let conversation =
                 Box::new(protocol::Http1::new(location.clone(), target.scheme, Some(target.uri)));
             let (port, _) = target.scheme.port();
-            let found = target::dynamic(r, &location.conf, &*conversation, &target.name, Some(port)).await;
-            let group = match found {
+            // Boxed, so that the future of a fixed back end has no room for a look-up.
+            let found = target::dynamic(r, &location.conf, &*conversation, &target.name, Some(port));
+            let group = match Box::pin(found).await {
                 Ok(group) => group,
                 Err(outcome) => return outcome,
             };

@@ -140,7 +140,7 @@ impl RequestTemplate {
         } else {
             // A request without a body says nothing; one that said 0 says 0.
             match r.exchange.head.framing {
-                headwater_wire::http1::semantics::BodyFraming::Length(length) => Some(length),
+                headwater_wire::http1::semantics::BodyFraming::Length(_) => body.declared(),
                 _ => None,
             }
         };

@@ -373,6 +373,12 @@ impl Group {
         picked.give_back(Some(report))
     }
 
+    /// Gives the connection of an attempt back that says nothing of the peer.
+    pub fn leave(&self, picked: Picked, tried: &mut Tried) {
+        tried.left = tried.left.saturating_sub(1);
+        drop(picked);
+    }
+
     /// Sets the health checks that the group's peers go through; what those of the same keys have found before stays.
     pub fn plan_checks(&self, planned: Vec<Planned>) {
         self.shared.table().plan(planned);
