@@ -33,7 +33,8 @@ LOAD = {
 }
 IDLE = "idle-5000"
 IDLE_COUNT = 5000
-NAMES = [*LOAD, IDLE]
+# Idle connections first: what a load leaves in the allocator would hide what they take.
+NAMES = [IDLE, *LOAD]
 
 # Ratio to nginx that the project wants to stay at or below; 1.0 where nothing else is said.
 TARGETS = {

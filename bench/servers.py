@@ -26,6 +26,7 @@ http {
         listen 127.0.0.1:%(port)d backlog=4096;
         root %(dir)s;
         location / { return 200 "hello world\\n"; }
+        location /empty { return 204; }
         location /f/ { alias %(files)s/; }
     }
 }
@@ -85,8 +86,9 @@ http {
         }
         location /ssi/ { ssi on; alias %(files)s/; }
         location /part { proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }
-        location /auth { auth_request /part; proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }
-        location /mirror { mirror /part; proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }
+        location /check { proxy_pass http://origin/empty; proxy_http_version 1.1; proxy_set_header Connection ""; }
+        location /auth { auth_request /check; proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }
+        location /mirror { mirror /check; proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; }
         %(regexes)s
     }
 }
