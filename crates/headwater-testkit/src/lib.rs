@@ -15,6 +15,7 @@ pub mod load;
 pub mod normalize;
 pub mod oracle;
 pub mod origin;
+pub mod program;
 pub mod report;
 pub mod response;
 pub mod run;

@@ -7,11 +7,12 @@
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headwater_testkit::example::Example;
+use headwater_testkit::program::Program;
 use headwater_testkit::server::{Mode, Server, TempDir};
 use headwater_testkit::subject;
 use headwater_testkit::template::{Template, free_port};
@@ -55,22 +56,6 @@ http {
 
 const POOL: &str = "[global]\nerror_log = DIR/fpm.log\ndaemonize = no\n[www]\nlisten = DIR/php.sock\nlisten.mode = 0666\n\
     pm = static\npm.max_children = 2\n";
-
-/// A program of the test's own; it and its children are killed on drop.
-struct Program(Child);
-
-impl Program {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("it starts"))
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
-        let _ = self.0.wait();
-    }
-}
 
 /// Chromium without a window, with a profile of its own.
 fn chromium(home: &TempDir) -> Command {
@@ -116,14 +101,6 @@ fn browse(url: &str, picture: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn wait_until(what: &str, ready: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(15);
-    while !ready() {
-        assert!(Instant::now() < end, "{what} is not there");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn site_of_php_with_a_chat_works_in_a_browser() {
     let dir = TempDir::new().expect("a directory");
@@ -139,11 +116,13 @@ fn site_of_php_with_a_chat_works_in_a_browser() {
     fs::write(dir.path().join("fpm.conf"), pool).expect("written");
     let fpm = fs::read_dir("/usr/sbin").expect("a directory").flatten().map(|entry| entry.path());
     let fpm = fpm.filter(|path| path.to_string_lossy().contains("php-fpm")).max().expect("php-fpm");
-    let _php = Program::start(Command::new(fpm).arg("-y").arg(dir.path().join("fpm.conf")));
+    let mut fpm = Command::new(fpm);
+    fpm.arg("-y").arg(dir.path().join("fpm.conf"));
+    let _php = Program::start(&mut fpm, || dir.path().join("php.sock").exists()).expect("php-fpm");
     let node = free_port().expect("a port");
-    let _node = Program::start(Command::new("node").arg(programs.join("server.js")).arg(node.to_string()));
-    wait_until("php-fpm", || dir.path().join("php.sock").exists());
-    wait_until("node", || std::net::TcpStream::connect(("127.0.0.1", node)).is_ok());
+    let mut chat = Command::new("node");
+    chat.arg(programs.join("server.js")).arg(node.to_string());
+    let _node = Program::on_port(&mut chat, node).expect("node");
     let mut template = Template::new(dir.path());
     template.set("NODE", node);
     let port = template.port("8080").expect("a port");
@@ -151,9 +130,11 @@ fn site_of_php_with_a_chat_works_in_a_browser() {
     let server = Server::start(&subject.path, CONF, &mut template, port, Mode::Master).expect("it starts");
     let home = TempDir::new().expect("a directory");
     let url = format!("http://127.0.0.1:{port}/");
-    let _browser = Program::start(chromium(&home).args(["--remote-debugging-port=0", &url]));
+    let mut browser = chromium(&home);
+    browser.args(["--remote-debugging-port=0", &url]);
     let report = || server.read("report.log");
-    wait_until("what the browser reports", || report().ends_with('\n'));
+    let _browser =
+        Program::start(&mut browser, || report().ends_with('\n')).expect("what the browser reports");
     let report = report().replace("%22", "\"").replace("%3A", ":").replace("%2C", ",").replace("%20", " ");
     let wanted = r#"{"posted":"Ann","file":300000,"chat":"hello","box":"rgb(0, 128, 0)","posts":200,"text":true,"width":80}"#;
     let wanted = wanted.replace('{', "%7B").replace('}', "%7D");

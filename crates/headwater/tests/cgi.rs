@@ -9,16 +9,14 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
+use headwater_testkit::program::Program;
 use headwater_testkit::server::{Mode, Server, TempDir};
 use headwater_testkit::subject;
 use headwater_testkit::template::Template;
-use rustix::process::{Pid, Signal, kill_process_group};
 
 const CONF: &str = r#"
 worker_processes 2;
@@ -146,30 +144,6 @@ http {
 }
 "#;
 
-/// A program and its children; killed on drop.
-struct Program(Child);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
-        let _ = self.0.wait();
-    }
-}
-
-impl Program {
-    /// Starts a program and waits until `ready` says that it listens.
-    fn start(command: &mut Command, ready: impl Fn() -> bool) -> Program {
-        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let program = Program(quiet.process_group(0).spawn().expect("./test installs the programs"));
-        let start = Instant::now();
-        while !ready() {
-            assert!(start.elapsed() < Duration::from_secs(20), "{command:?} does not listen");
-            thread::sleep(Duration::from_millis(20));
-        }
-        program
-    }
-}
-
 struct Stage {
     server: Server,
     _program: Program,
@@ -197,7 +171,7 @@ impl Stage {
             command.args(["--processes", "2", "--need-app", "--chmod-socket=666"]);
             command.args(["--socket", "uwsgi.sock", "--scgi-socket", "scgi.sock", "--logto", "uwsgi.log"]);
             let listens = |name| UnixStream::connect(dir.join(name)).is_ok();
-            Program::start(&mut command, || listens("uwsgi.sock") && listens("scgi.sock"))
+            Program::start(&mut command, || listens("uwsgi.sock") && listens("scgi.sock")).unwrap()
         })
     }
 
@@ -348,7 +322,7 @@ fn memcached() -> (Stage, Setter) {
         address.1 = template.port("MEMCACHED").unwrap();
         let mut command = Command::new("memcached");
         command.args(["-l", address.0, "-p", &address.1.to_string(), "-U", "0", "-u", "nobody", "-I", "8m"]);
-        Program::start(&mut command, || TcpStream::connect(address).is_ok())
+        Program::start(&mut command, || TcpStream::connect(address).is_ok()).unwrap()
     });
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

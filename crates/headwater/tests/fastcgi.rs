@@ -8,16 +8,14 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
+use headwater_testkit::program::Program;
 use headwater_testkit::server::{Mode, Server, TempDir};
 use headwater_testkit::subject;
 use headwater_testkit::template::Template;
-use rustix::process::{Pid, Signal, kill_process_group};
 
 const CONF: &str = r#"
 worker_processes 2;
@@ -98,33 +96,14 @@ switch ($_GET['do'] ?? '') {
 }
 "#;
 
-/// php-fpm; it and its children are killed on drop.
-struct Php(Child);
-
-impl Drop for Php {
-    fn drop(&mut self) {
-        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
-        let _ = self.0.wait();
-    }
-}
-
-impl Php {
-    /// Starts php-fpm in `dir` and waits until it listens.
-    fn start(dir: &Path) -> Php {
-        let config = dir.join("fpm.conf");
-        fs::write(&config, POOL.replace("DIR", &dir.display().to_string())).unwrap();
-        let mut command = Command::new(program());
-        command.args(["--nodaemonize", "--allow-to-run-as-root", "--fpm-config"]).arg(config);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let php = Php(child.process_group(0).spawn().expect("./test installs php-fpm"));
-        let start = Instant::now();
-        while UnixStream::connect(dir.join("php.sock")).is_err() {
-            let log = fs::read_to_string(dir.join("fpm.log")).unwrap_or_default();
-            assert!(start.elapsed() < Duration::from_secs(20), "php-fpm does not listen: {log}");
-            thread::sleep(Duration::from_millis(20));
-        }
-        php
-    }
+/// Starts php-fpm in `dir` and waits until it listens.
+fn php(dir: &Path) -> Program {
+    let config = dir.join("fpm.conf");
+    fs::write(&config, POOL.replace("DIR", &dir.display().to_string())).unwrap();
+    let mut command = Command::new(program());
+    command.args(["--nodaemonize", "--allow-to-run-as-root", "--fpm-config"]).arg(config);
+    let listens = || UnixStream::connect(dir.join("php.sock")).is_ok();
+    Program::start(&mut command, listens).expect("./test installs php-fpm")
 }
 
 /// Debian names the program after its version.
@@ -140,7 +119,7 @@ fn program() -> PathBuf {
 
 struct Stage {
     server: Server,
-    _php: Php,
+    _php: Program,
     port: u16,
     dir: TempDir,
 }
@@ -151,7 +130,7 @@ impl Stage {
         fs::write(dir.path().join("html/index.php"), SCRIPT).unwrap();
         let mut template = Template::new(dir.path());
         let port = template.port("8080").unwrap();
-        let php = Php::start(dir.path());
+        let php = php(dir.path());
         let binary = subject::find(Path::new(env!("CARGO_BIN_EXE_headwater"))).unwrap().path;
         let server = Server::start(&binary, CONF, &mut template, port, Mode::Master).unwrap();
         Stage { server, _php: php, port, dir }

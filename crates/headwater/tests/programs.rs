@@ -7,17 +7,17 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt as _;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use headwater_testkit::program::Program;
 use headwater_testkit::server::{Mode, Server, TempDir};
 use headwater_testkit::subject;
 use headwater_testkit::template::{Template, free_port};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 
 const CONF: &str = r#"
 worker_processes 2;
@@ -62,26 +62,6 @@ struct Upload {
     digest: String,
 }
 
-/// A program beside the server; it and all it started are killed on drop.
-struct Program(Child);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
-        let _ = self.0.wait();
-    }
-}
-
-impl Program {
-    /// Starts a program that listens on a port and waits until it does.
-    fn start(command: &mut Command, port: u16) -> Program {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let program = Program(child.process_group(0).spawn().expect("./test installs the program"));
-        wait_for(port);
-        program
-    }
-}
-
 struct Stage {
     server: Server,
     _program: Program,
@@ -97,7 +77,7 @@ impl Stage {
         let mut template = Template::new(dir.path());
         let origin = free_port().unwrap();
         template.set("ORIGIN_APP", origin);
-        let program = Program::start(&mut program(origin), origin);
+        let program = Program::on_port(&mut program(origin), origin).expect("./test installs the program");
         let port = template.port("8080").unwrap();
         let server = Server::start(&binary(), CONF, &mut template, port, Mode::Master).unwrap();
         Stage { server, _program: program, port, dir }
@@ -174,15 +154,6 @@ fn run(command: &mut Command) -> Vec<u8> {
     let printed = String::from_utf8_lossy(output.stdout.get(..2000).unwrap_or(&output.stdout));
     assert!(output.status.success(), "{shown}: {}\n{errors}\n{printed}", output.status);
     output.stdout
-}
-
-fn wait_for(port: u16) {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let end = Instant::now() + Duration::from_secs(20);
-    while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
-        assert!(Instant::now() < end, "nothing listens on {port}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

@@ -8,16 +8,15 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use headwater_testkit::program::Program;
 use headwater_testkit::server::{Mode, Server, TempDir};
 use headwater_testkit::template::Template;
 use headwater_testkit::{certificates, oracle, subject};
-use rustix::process::{Pid, Signal, kill_process_group};
 
 const BACK: &str = r#"
 events { worker_connections 512; }
@@ -99,30 +98,6 @@ def application(env, start_response):
     return [env['PATH_INFO'].encode(), b' ', str(len(body)).encode()]
 "#;
 
-/// A program and its children; killed on drop.
-struct Program(Child);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
-        let _ = self.0.wait();
-    }
-}
-
-impl Program {
-    /// Starts a program and waits until its port accepts.
-    fn start(command: &mut Command, port: u16) -> Program {
-        let quiet = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let program = Program(quiet.process_group(0).spawn().expect("./test installs the programs"));
-        let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(20), "{command:?} does not listen");
-            thread::sleep(Duration::from_millis(20));
-        }
-        program
-    }
-}
-
 struct Stage {
     server: Server,
     back: Server,
@@ -190,7 +165,7 @@ impl Stage {
         command
             .args(["-cert", &format!("{certificate}.pem"), "-key", &format!("{certificate}.key")])
             .args(args);
-        Program::start(&mut command, port)
+        Program::on_port(&mut command, port).unwrap()
     }
 }
 
@@ -384,7 +359,7 @@ fn uwsgi_over_tls_answers() {
     let mut command = Command::new("uwsgi");
     command.current_dir(&dir).args(["--plugin", "python3", "--wsgi-file", "app.py", "--need-app"]);
     command.args(["--logto", "uwsgi.log", "--suwsgi-socket", &address]);
-    let _uwsgi = Program::start(&mut command, port);
+    let _uwsgi = Program::on_port(&mut command, port).unwrap();
     stage.has("/uwsgi/a", &["HTTP/1.1 200 OK", "/uwsgi/a 0"]);
     stage.has("/uwsgi/verified/b", &["HTTP/1.1 200 OK", "/uwsgi/verified/b 0"]);
     stage.has("/uwsgi/wrong/c", &["502 Bad Gateway"]);

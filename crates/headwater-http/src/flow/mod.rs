@@ -5,6 +5,7 @@
 pub mod accept;
 pub mod connection;
 pub mod error_log;
+pub(crate) mod head;
 pub mod headers_out;
 pub mod out_queue;
 pub mod output;
