@@ -87,7 +87,11 @@ impl Rules {
             let act = parse_act(line)
                 .ok_or_else(|| io::Error::other(format!("not an act of an origin: {line}")))?;
             let rule = rules.last_mut().ok_or_else(|| io::Error::other("an act before the first `on`"))?;
-            rule.acts.push(act);
+            match (rule.acts.last_mut(), act) {
+                // One write: otherwise it is a race whether the server under test sees the first line alone.
+                (Some(Act::Send(before)), Act::Send(bytes)) => before.extend(bytes),
+                (_, act) => rule.acts.push(act),
+            }
         }
         Ok(Self { rules, tls })
     }
@@ -150,6 +154,14 @@ fn parse_act(line: &str) -> Option<Act> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_without_a_pause_are_sent_at_once() {
+        let lines: Vec<String> = ["on /a", "<< 1", "<< 2", "pause 5", "<< 3"].map(str::to_owned).to_vec();
+        let said = Rules::parse(&lines).unwrap().choose("GET /a HTTP/1.1");
+        let pause = Act::Pause(Duration::from_millis(5));
+        assert_eq!(said, [Act::Send(b"12".into()), pause, Act::Send(b"3".into())]);
+    }
 
     #[test]
     fn rules_for_one_path_are_used_in_turn_and_the_last_repeats() {
