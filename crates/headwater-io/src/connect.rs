@@ -29,6 +29,9 @@ pub struct ConnectOptions {
     pub sndbuf: Option<usize>,
     /// `SO_RCVBUF`, bytes.
     pub rcvbuf: Option<usize>,
+    /// Whether something is sent as soon as there is a connection: it acknowledges the peer's part of the handshake, so that no segment
+    /// of its own has to (`TCP_QUICKACK` off).
+    pub speaks_first: bool,
 }
 
 /// A call that prepares a socket and failed: nothing was tried with the peer. It is the inner error of what [`Stream::connect`] returns.
@@ -101,6 +104,10 @@ fn open(addr: &Addr, options: &ConnectOptions) -> io::Result<Socket> {
     }
     if options.keepalive {
         socket.set_keepalive(true)?;
+    }
+    if options.speaks_first && !addr.is_unix() {
+        // Only saves a segment: no reason to fail.
+        let _ = rustix::net::sockopt::set_tcp_quickack(&socket, false);
     }
     if let (Some(local), Addr::Inet(_)) = (options.local, addr) {
         bind_local(&socket, local, options.transparent)?;

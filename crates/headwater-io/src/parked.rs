@@ -1,6 +1,6 @@
 //! Idle keepalive client connections, kept outside of the runtime.
 //!
-//! A connection that waits for its next request is a descriptor in an epoll set, an entry of some 32 bytes and the
+//! A connection that waits for its next request is a descriptor in an epoll set, an entry of some 20 bytes and the
 //! caller's payload; it has no task, no timer and no reactor registration. The accept side parks connections here and
 //! runs one loop over [`Parked::next`] per worker. nginx counterpart: `ngx_reusable_connection` and the keepalive
 //! handler, with the connection's read event and timer.

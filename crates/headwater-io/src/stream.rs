@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
@@ -98,6 +98,35 @@ impl Stream {
             socket => Pin::new(socket).poll_write_vectored(cx, bufs),
             tls => tls.poll_write_vectored(cx, bufs)
         )
+    }
+
+    /// [`Self::poll_write_vectored`] when more is written right behind: the kernel may wait for it before it sends a segment that is not full
+    /// (`MSG_MORE`).
+    ///
+    /// # Errors
+    /// What `sendmsg(2)` returns.
+    pub fn poll_write_vectored_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !matches!(self.0, Inner::Tcp(_)) {
+            return self.poll_write_vectored(cx, bufs);
+        }
+        let limit = point(Op::Write)?;
+        let short = first_bytes(bufs, limit);
+        let bufs = short.as_ref().map_or(bufs, std::slice::from_ref);
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            match self.try_io(Interest::WRITABLE, || {
+                Ok(rustix::net::sendmsg(self.as_fd(), bufs, &mut SendAncillaryBuffer::default(), flags)?)
+            }) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return Poll::Ready(other),
+            }
+        }
     }
 
     /// Writes what fits now.

@@ -55,6 +55,13 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Option<TcpInfo> {
     })
 }
 
+/// Has the kernel give this process and its children no transparent huge pages any more.
+pub(crate) fn disable_huge_pages() -> io::Result<()> {
+    // SAFETY: this request takes a number and three zeroes, no pointers.
+    let rc = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Makes `target` refer to the file of `source` in one step, as `dup3(2)` with `O_CLOEXEC` does.
 ///
 /// Users of `target` on other threads see either the old or the new file. `target` stays open and owned by the caller.

@@ -215,6 +215,7 @@ impl HeaderList {
     }
 
     fn push_line(&mut self, name: &[u8], value: &[u8], known: KnownHeader) {
+        self.buf.reserve(name.len().saturating_add(value.len()));
         let name = self.append(name);
         let value = self.append(value);
         self.lines.push(Line { name, value, known });

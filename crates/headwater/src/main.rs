@@ -7,5 +7,6 @@ use std::process::ExitCode;
 static ALLOCATOR: headwater_io::alloc::Allocator = headwater_io::alloc::ALLOCATOR;
 
 fn main() -> ExitCode {
+    headwater_io::alloc::refuse_huge_pages();
     headwater::run_command_line(std::env::args_os().skip(1))
 }

@@ -43,7 +43,11 @@ fn answer_in_pieces_without_a_length_ends_with_the_connection() {
     let answer = example.get("/").unwrap();
     let (response, used) = response::parse(answer.as_bytes(), false, true).unwrap();
     assert_eq!((response.status(), response.header("X-Own")), (203, Some("1")), "{answer}");
-    assert_eq!((response.body.as_slice(), response.framing), (&b"first second"[..], Framing::Chunked), "{answer}");
+    assert_eq!(
+        (response.body.as_slice(), response.framing),
+        (&b"first second"[..], Framing::Chunked),
+        "{answer}"
+    );
     assert_eq!(used, answer.len(), "{answer}");
 }
 

@@ -137,7 +137,7 @@ fn park(connection: Rc<Connection>, until: Instant) {
         Worker::gauge(&worker.counters.active, -1);
         return;
     };
-    let idle = Box::new(Idle {
+    let idle = Idle {
         number: connection.number,
         listener: connection.listener.clone(),
         peer: connection.peer.clone(),
@@ -145,7 +145,7 @@ fn park(connection: Rc<Connection>, until: Instant) {
         start: connection.start,
         sent: connection.sent.get(),
         proxy_protocol: connection.proxy_protocol.get().cloned().map(Box::new),
-    });
+    };
     if let Err((error, idle)) = worker.parked.park(connection.stream.into_inner(), until, idle) {
         let log = worker.generation().main.error_log.clone();
         log.write(

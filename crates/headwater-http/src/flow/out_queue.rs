@@ -16,6 +16,8 @@ use headwater_io::stream::Stream;
 const COPY_LIMIT: usize = 2048;
 /// How many pieces one `writev` takes.
 const VECTORS: usize = 32;
+/// Files up to this length leave with the head in front of them, which saves a segment; of a longer one's many it would be one. Bytes.
+const JOIN_LIMIT: u64 = 128 * 1024;
 /// Capacity that an idle queue keeps, bytes.
 const KEEP_CAPACITY: usize = 4096;
 
@@ -227,7 +229,14 @@ impl OutQueue {
             *slot = IoSlice::new(tail.get(..left.min(tail.len())).unwrap_or_default());
             used = used.saturating_add(1);
         }
-        stream.poll_write_vectored(cx, vectors.get(..used).unwrap_or_default())
+        let vectors = vectors.get(..used).unwrap_or_default();
+        if left > 0
+            && let Some(Piece::File(range)) = self.pieces.get(used)
+            && range.len <= JOIN_LIMIT
+        {
+            return stream.poll_write_vectored_more(cx, vectors);
+        }
+        stream.poll_write_vectored(cx, vectors)
     }
 
     fn advance(&mut self, sent: usize) {

@@ -16,6 +16,9 @@ use crate::filters::{Chunk, End};
 use crate::request::subrequest::MemorySink;
 use crate::request::{Connection, Request};
 
+/// Room for a usual response head, bytes: it is made once rather than by doubling.
+const USUAL_HEAD: usize = 512;
+
 /// Why a response could not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
@@ -76,9 +79,10 @@ impl Output {
         let mut framing = Framing::None;
         let length = connection.out.borrow_mut().append_with(|buffer| {
             if buffer.is_empty() {
+                buffer.reserve(USUAL_HEAD);
                 framing = super::headers_out::write_http1(r, buffer);
             } else {
-                let mut fresh = Vec::with_capacity(512);
+                let mut fresh = Vec::with_capacity(USUAL_HEAD);
                 framing = super::headers_out::write_http1(r, &mut fresh);
                 buffer.extend_from_slice(&fresh);
             }

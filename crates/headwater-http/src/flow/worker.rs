@@ -143,7 +143,7 @@ pub struct Worker {
     /// Its counters.
     pub counters: Arc<Counters>,
     /// Client connections without a request, outside the runtime.
-    pub(super) parked: Parked<Box<Idle>>,
+    pub(super) parked: Parked<Idle>,
     /// Whether it is finishing.
     pub draining: Cell<bool>,
     /// Client connections, parked ones included.
@@ -350,7 +350,7 @@ async fn drain(worker: &Rc<Worker>, limit: Option<Duration>, commands: &mut Unbo
 async fn unpark(worker: Rc<Worker>) {
     loop {
         match worker.parked.next().await {
-            Ok(Event::Readable(stream, idle)) => accept::resume(&worker, stream, *idle),
+            Ok(Event::Readable(stream, idle)) => accept::resume(&worker, stream, idle),
             Ok(Event::Expired(_, _, idle)) | Ok(Event::Lost(_, idle)) => accept::forget(&worker, &idle),
             Err(error) => {
                 let text = super::os_error(&error);

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use headwater_conf::interpret::bytes_path;
 use headwater_io::scratch::with_scratch;
 use headwater_io::tempfile::{read_at, read_exact_at};
+use headwater_wire::http1::chunked::push_hex;
 use headwater_wire::method::Method;
 
 use super::Module;
@@ -67,6 +68,8 @@ fn alias_rest<'u>(location: &Location, length: usize, uri: &'u [u8]) -> &'u [u8]
 pub fn map_path(r: &Request, uri: &[u8]) -> Vec<u8> {
     let location = r.loc();
     let mut path = document_root(r);
+    // With the byte that ends it for the kernel.
+    path.reserve(uri.len().saturating_add(1));
     match &location.alias {
         Some((_, length)) => path.extend_from_slice(alias_rest(location, *length, uri)),
         None => path.extend_from_slice(uri),
@@ -118,8 +121,13 @@ pub fn set_file_headers(r: &Request, metadata: &Metadata) {
     out.content_length = Some(metadata.len());
     out.last_modified = Some(metadata.mtime());
     if core.etag {
-        let tag = format!("\"{:x}-{:x}\"", metadata.mtime(), metadata.len());
-        out.list.set(b"ETag", tag.as_bytes());
+        let mut tag = Vec::with_capacity(40);
+        tag.push(b'"');
+        push_hex(metadata.mtime().cast_unsigned(), &mut tag);
+        tag.push(b'-');
+        push_hex(metadata.len(), &mut tag);
+        tag.push(b'"');
+        out.list.set(b"ETag", &tag);
     }
     if out.content_type.is_none() {
         out.content_type = Some(kind);

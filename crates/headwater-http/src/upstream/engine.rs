@@ -121,7 +121,7 @@ pub async fn run(
         Ok(streams) => streams,
         Err(outcome) => return outcome,
     };
-    let options = conf.connect_options(r);
+    let options = conf.connect_options(r, !protocol.is_tunnel());
     let mut engine = Engine {
         r,
         conf,

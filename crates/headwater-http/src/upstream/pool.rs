@@ -104,7 +104,7 @@ impl Pool {
         let old = keep.connections == 0
             || self.retired.load(Ordering::Relaxed)
             || link.requests >= keep.requests
-            || link.since.elapsed() >= keep.time
+            || headwater_io::clock::now().saturating_duration_since(link.since) >= keep.time
             || !link.stream.looks_idle();
         if old {
             return;

@@ -61,7 +61,7 @@ impl Engine<'_> {
     pub(super) fn outgoing(&mut self, stream: &Stream) -> Outgoing {
         let stored = if self.conf.pass_request_body { self.r.stored_body() } else { Stored::None };
         let frames = self.protocol.frames_body();
-        if self.streams_body || frames || matches!(stored, Stored::File(..)) {
+        if self.streams_body || matches!(stored, Stored::File(..)) {
             // Several writes: none is to wait until what was written before is acknowledged.
             let _ = stream.set_nodelay(true);
         }

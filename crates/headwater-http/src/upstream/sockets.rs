@@ -89,9 +89,11 @@ impl LocalAddress {
 }
 
 impl UpstreamConf {
-    /// How to connect for a request. A local address that is none is logged, and the system chooses one.
-    pub(super) fn connect_options(&self, r: &Request) -> ConnectOptions {
+    /// How to connect for a request; `speaks_first` tells that it is sent as soon as there is a connection. A local address that is none is
+    /// logged, and the system chooses one.
+    pub(super) fn connect_options(&self, r: &Request, speaks_first: bool) -> ConnectOptions {
         let mut options = ConnectOptions {
+            speaks_first,
             keepalive: self.socket_keepalive,
             sndbuf: Some(self.socket_sndbuf).filter(|size| *size > 0),
             rcvbuf: Some(self.socket_rcvbuf).filter(|size| *size > 0),

@@ -246,12 +246,17 @@ fn add_digit(size: u64, digit: u64) -> Option<u64> {
 /// Appends the line that begins a chunk of `len` bytes. The data follow, then CRLF. `len` must not be 0: that would
 /// end the body.
 pub fn encode_chunk_header(len: usize, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let digits = (usize::BITS - len.leading_zeros()).div_ceil(4).max(1);
-    for place in (0..digits).rev() {
-        out.push(HEX[(len >> (place * 4)) & 0xf]);
-    }
+    push_hex(len as u64, out);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a number in lower-case hexadecimal digits without leading zeroes.
+pub fn push_hex(number: u64, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        out.push(HEX[(number >> (place * 4)) as usize & 0xf]);
+    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_wire::headers::HeaderList;
+use headwater_wire::headers::{HeaderList, KnownHeader};
 use headwater_wire::http1::chunked::{ChunkedDecoder, LAST_CHUNK, encode_chunk_header};
 use headwater_wire::http1::request::{Progress, Version};
 use headwater_wire::http1::response::ResponseParser;
-use headwater_wire::http1::semantics::{ResponseFraming, response_connection_close, response_framing};
+use headwater_wire::http1::semantics::{
+    ResponseFraming, parse_length, response_connection_close, response_framing,
+};
 use headwater_wire::method::Method;
 
 use super::url::Scheme;
@@ -90,8 +92,7 @@ impl Http1 {
                 return Header::Invalid(String::from_utf8_lossy(&text).into_owned());
             }
         };
-        let declared =
-            head.headers.get(b"content-length").and_then(headwater_wire::http1::semantics::parse_length);
+        let declared = head.headers.get_known(KnownHeader::ContentLength).and_then(parse_length);
         (self.body, head.content_length) = match framing {
             ResponseFraming::None => (Body::None, declared),
             ResponseFraming::Length(length) => (Body::Length(length), Some(length)),
@@ -120,7 +121,7 @@ impl Http1 {
 
 /// Whether the client asked to change the protocol; a 101 that nobody asked for is an interim response.
 fn wants_upgrade(r: &Request) -> bool {
-    r.exchange.head.headers.get_known(headwater_wire::headers::KnownHeader::Upgrade).is_some()
+    r.exchange.head.headers.get_known(KnownHeader::Upgrade).is_some()
 }
 
 impl Protocol for Http1 {

@@ -139,7 +139,7 @@ impl Client {
         const STAGE: &str = "connecting to upstream";
         r.action.set(STAGE);
         let Some(peer) = self.group.peers_to_check().into_iter().next() else { return Err(STAGE) };
-        let options = back_end.conf.connect_options(r);
+        let options = back_end.conf.connect_options(r, false);
         let connect = Stream::connect(&peer.addr, &options);
         match with_timeout(&Timer::new(), back_end.conf.connect_timeout, connect).await {
             Ok(Ok(_)) => Ok(()),
