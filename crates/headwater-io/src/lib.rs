@@ -23,6 +23,7 @@ pub mod resolver;
 pub mod scratch;
 pub mod signals;
 pub mod sockopt;
+pub mod splice;
 pub mod stream;
 pub mod strftime;
 pub mod syslog;

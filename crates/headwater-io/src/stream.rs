@@ -330,7 +330,11 @@ impl Stream {
     }
 
     /// Runs a system call when the reactor thinks the socket ready, and forgets readiness when it says `WouldBlock`.
-    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+    pub(crate) fn try_io<R>(
+        &self,
+        interest: Interest,
+        call: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
         each!(&self.0, socket => socket.try_io(interest, call), tls => tls.socket().try_io(interest, call))
     }
 }

@@ -190,9 +190,10 @@ impl Setup {
         wrong
     }
 
-    /// Descriptors when at most so many are left, or when no fewer appear for a while.
+    /// Descriptors when at most so many are left, or when no fewer appear for a while: the back end closes an idle connection after three
+    /// seconds, and that is noticed twice a second.
     fn descriptors(&self, wanted: usize) -> usize {
-        let patience = Duration::from_millis(if wanted == usize::MAX { 0 } else { 3000 });
+        let patience = Duration::from_millis(if wanted == usize::MAX { 0 } else { 6000 });
         if patience.is_zero() {
             // The pool is looked over twice a second.
             thread::sleep(Duration::from_millis(1100));

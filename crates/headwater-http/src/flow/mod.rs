@@ -10,6 +10,7 @@ pub mod headers_out;
 pub mod out_queue;
 pub mod output;
 pub mod phases;
+mod pipe_out;
 mod post_action;
 pub(crate) mod postpone;
 pub mod route;

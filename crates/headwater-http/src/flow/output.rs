@@ -228,7 +228,7 @@ fn flush(r: &Request, connection: &Connection, end: End) -> io::Result<()> {
     Ok(())
 }
 
-fn fail(r: &Request, connection: &Connection, error: &io::Error) {
+pub(super) fn fail(r: &Request, connection: &Connection, error: &io::Error) {
     if !connection.broken.replace(true) {
         let level = match error.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Info,

@@ -293,6 +293,10 @@ impl Request {
         let body = &self.exchange.body;
         let core = self.loc().core.clone();
         let in_file = core.client_body_in_file_only.is_on();
+        if !in_file && let Some(whole) = self.whole_body_at_once(*core.client_body_buffer_size) {
+            *body.stored.borrow_mut() = Stored::Memory(whole);
+            return Ok(());
+        }
         let mut memory = Vec::new();
         if let Some(length) = body.declared() {
             memory.reserve(usize::try_from(length).unwrap_or(usize::MAX).min(*core.client_body_buffer_size));
@@ -315,6 +319,24 @@ impl Request {
             None => Stored::Memory(memory.into()),
         };
         Ok(())
+    }
+
+    /// Takes the body without copying it, when exactly that came with the head and it fits into memory.
+    fn whole_body_at_once(&self, limit: usize) -> Option<Bytes> {
+        let body = &self.exchange.body;
+        let connection = self.connection();
+        let present = connection.input.borrow().len();
+        let whole = BodyFraming::Length(present as u64);
+        if body.framing != whole || present > limit || body.started.replace(true) {
+            return None;
+        }
+        self.send_continue();
+        let bytes = connection.input.borrow_mut().take();
+        body.remaining.set(0);
+        body.complete.set(true);
+        body.received.set(present as u64);
+        body.wire_bytes.set(present as u64);
+        Some(bytes)
     }
 
     fn spill(&self, file: &mut Option<(TempFile, u64)>, data: &[u8]) -> Result<(), BodyError> {

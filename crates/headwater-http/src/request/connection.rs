@@ -16,6 +16,7 @@ use headwater_io::stream::Stream;
 use headwater_io::timer::{Timer, with_timeout};
 use headwater_wire::proxy_protocol::ProxyHeader;
 
+use super::input::Input;
 use crate::config::listen::ListenerKey;
 use crate::flow::out_queue::OutQueue;
 use crate::flow::worker::Worker;
@@ -46,7 +47,7 @@ pub struct Connection {
     /// The PROXY protocol's head, when the listener asks for it.
     pub proxy_protocol: OnceCell<ProxyHeader>,
     /// Bytes read from the client and not used yet.
-    pub input: RefCell<Vec<u8>>,
+    pub input: RefCell<Input>,
     /// Bytes to write to the client.
     pub out: RefCell<OutQueue>,
     /// For reading.
@@ -136,7 +137,7 @@ impl Connection {
             with_scratch(|scratch| {
                 let polled = self.stream.borrow_mut().poll_read(cx, scratch);
                 if let Poll::Ready(Ok(length)) = polled {
-                    self.input.borrow_mut().extend_from_slice(scratch.get(..length).unwrap_or_default());
+                    self.input.borrow_mut().append(scratch.get(..length).unwrap_or_default());
                 }
                 polled
             })
@@ -151,12 +152,7 @@ impl Connection {
 
     /// Drops bytes from the front of `input`.
     pub fn consume(&self, length: usize) {
-        let mut input = self.input.borrow_mut();
-        if length >= input.len() {
-            input.clear();
-        } else {
-            input.drain(..length);
-        }
+        self.input.borrow_mut().consume(length);
     }
 
     /// Completes when the client closes its side or the socket fails; bytes that arrive meanwhile are kept for later (at most one

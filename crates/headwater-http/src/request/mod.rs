@@ -8,6 +8,7 @@ pub mod body;
 pub mod connection;
 pub mod exchange;
 pub mod headers_out;
+pub mod input;
 pub mod subrequest;
 pub mod upstream_state;
 

@@ -51,6 +51,8 @@ pub(super) struct Engine<'a> {
     pub(super) storing: bool,
     /// Whether bytes may wait in a temp file, none having failed so far.
     pub(super) may_use_file: bool,
+    /// Whether a body may go through a pipe, there having been one so far.
+    pub(super) may_use_pipe: bool,
     /// Whether this is a health check.
     pub(super) probing: bool,
     /// Why the client gets no more of a response that is saved nevertheless.
@@ -134,6 +136,7 @@ pub async fn run(
         end_waits: false,
         storing: false,
         may_use_file: true,
+        may_use_pipe: true,
         probing: probe.is_some(),
         lost: None,
         held: Bytes::new(),

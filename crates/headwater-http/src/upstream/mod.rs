@@ -24,3 +24,4 @@ pub mod store;
 pub mod target;
 pub mod tls;
 pub mod tunnel;
+mod zero_copy;

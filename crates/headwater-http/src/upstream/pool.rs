@@ -151,11 +151,12 @@ impl Pool {
     }
 }
 
-/// Looks over the idle connections of all groups from time to time.
+/// Looks over the idle connections of all groups, and what else is kept for further use, from time to time.
 pub async fn janitor(worker: Rc<Worker>) {
     loop {
         headwater_io::timer::sleep(SWEEP).await;
         worker.release_memory();
+        headwater_io::splice::close_unused();
         let now = headwater_io::clock::now();
         for group in &worker.generation().upstreams {
             group.pool.sweep(worker.index, now);

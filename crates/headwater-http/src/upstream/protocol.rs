@@ -109,6 +109,17 @@ pub trait Protocol {
     /// Decodes body bytes. The error is a text for the log: the response cannot be completed.
     fn input_filter(&mut self, r: &Request, buffer: &[u8]) -> Result<Piece, String>;
 
+    /// How many bytes follow that belong to the body as they are and mean nothing else. They may go to the client without being shown to
+    /// [`Self::input_filter`]; then [`Self::passed`] is called instead.
+    fn plain_bytes(&self) -> u64 {
+        0
+    }
+
+    /// So many of the plain bytes went to the client.
+    fn passed(&mut self, count: u64) {
+        let _ = count;
+    }
+
     /// The back end closed the connection: whether the body is complete by that.
     fn input_end(&mut self, r: &Request) -> bool;
 

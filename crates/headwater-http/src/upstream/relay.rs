@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use headwater_io::scratch::with_scratch;
 use headwater_io::stream::Stream;
-use headwater_io::timer::with_timeout;
+use headwater_io::timer::{Elapsed, with_timeout};
 
 use super::engine::{End, Engine};
 use super::pool::Link;
@@ -66,6 +66,14 @@ impl Engine<'_> {
             if !self.held.is_empty() {
                 let piece = self.held.split_to(PIECE.min(self.held.len()));
                 step = self.pass_bytes(&piece);
+                continue;
+            }
+            if let Some(count) = self.pipe_count(&link.stream) {
+                // Boxed, so that the future of a usual request has no room for it.
+                step = match Box::pin(self.pipe_body(&link.stream, count, buffered)).await {
+                    Step::Client(error) => self.client_failed(error),
+                    step => step,
+                };
                 continue;
             }
             self.obey_limit_rate().await;
@@ -190,20 +198,25 @@ impl Engine<'_> {
                 Poll::Ready(io::Result::Ok(step))
             })
         });
-        match with_timeout(&timer, limit, read).await {
-            Ok(Ok(step)) => step,
-            Ok(Err(error)) => {
-                self.log_broken("SSL_read", "recv", &error);
-                Step::Broken
-            }
-            Err(_) => {
-                self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)"));
-                Step::Broken
-            }
-        }
+        let read = with_timeout(&timer, limit, read).await;
+        self.received(read).unwrap_or_else(|step| step)
     }
 
-    fn end_of_stream(&mut self) -> Step {
+    /// Logs why nothing was received from the back end.
+    pub(super) fn received<T>(&self, outcome: Result<io::Result<T>, Elapsed>) -> Result<T, Step> {
+        match outcome {
+            Ok(Ok(received)) => return Ok(received),
+            Ok(Err(error)) => {
+                // The calls that nginx makes for either kind of body.
+                let buffered = self.r.overrides.buffering.get().unwrap_or(self.conf.buffering);
+                self.log_broken("SSL_read", if buffered { "readv" } else { "recv" }, &error);
+            }
+            Err(_) => self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)")),
+        }
+        Err(Step::Broken)
+    }
+
+    pub(super) fn end_of_stream(&mut self) -> Step {
         if self.protocol.input_end(self.r) {
             if self.waits_in_file() > 0 {
                 self.end_waits = true;
@@ -261,6 +274,23 @@ impl Engine<'_> {
         self.r.upstream.borrow_mut().trailers = Some(trailers);
     }
 
+    /// What of body bytes goes to the client now: they themselves, or a stretch of the temp file where memory is full. `None` when they can be
+    /// kept nowhere.
+    pub(super) fn place<'d>(&mut self, data: &'d [u8], buffered: bool) -> Option<Chunk<'d>> {
+        if data.is_empty() {
+            return Some(Chunk::Empty);
+        }
+        // What comes behind bytes that wait in the file waits there, too.
+        let full = self.is_ahead(self.conf.buffers as u64) && self.may_spool();
+        if buffered && (full || self.waits_in_file() > 0) {
+            return self.spool(data);
+        }
+        if self.storing {
+            self.store_bytes(data);
+        }
+        Some(Chunk::Slice(data))
+    }
+
     fn decode(&mut self, bytes: &[u8]) -> (Step, usize) {
         let r = self.r;
         let unbuffered = !r.overrides.buffering.get().unwrap_or(self.conf.buffering);
@@ -289,22 +319,7 @@ impl Engine<'_> {
                 (false, true) => Mark::Flush,
                 (false, false) => Mark::More,
             };
-            // What comes behind bytes that wait in the file waits there, too.
-            let full = self.is_ahead(self.conf.buffers as u64) && self.may_spool();
-            let to_file = !unbuffered && (full || self.waits_in_file() > 0);
-            let chunk = match data {
-                [] => Chunk::Empty,
-                data if to_file => match self.spool(data) {
-                    Some(chunk) => chunk,
-                    None => return (Step::Broken, bytes.len()),
-                },
-                data => {
-                    if self.storing {
-                        self.store_bytes(data);
-                    }
-                    Chunk::Slice(data)
-                }
-            };
+            let Some(chunk) = self.place(data, !unbuffered) else { return (Step::Broken, bytes.len()) };
             let waits = self.waits_in_file() > 0;
             self.end_waits |= waits && piece.done;
             let mark = if waits { Mark::More } else { mark };

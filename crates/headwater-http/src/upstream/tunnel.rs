@@ -94,11 +94,8 @@ pub async fn run(
     r.action.set("proxying upgraded connection");
     let _ = link.stream.set_nodelay(true);
     let connection = r.connection().clone();
-    let mut up = Direction {
-        waiting: std::mem::take(&mut *connection.input.borrow_mut()),
-        limit,
-        ..Direction::default()
-    };
+    let mut up =
+        Direction { waiting: connection.input.borrow_mut().take().into(), limit, ..Direction::default() };
     let mut down = Direction { waiting: early, limit, ..Direction::default() };
     let timer = Timer::new();
     loop {

@@ -4,7 +4,7 @@
 //! value loses spaces (not tabs) at both ends; a control character in a name or a NUL anywhere ends the parse.
 //! nginx counterpart: `ngx_http_parse_header_line`.
 
-use memchr::{memchr, memchr3};
+use memchr::memchr3;
 
 use crate::headers::{KnownHeader, Line, Span};
 
@@ -54,8 +54,6 @@ pub(crate) struct HeaderLineParser {
     name_end: usize,
     value_start: usize,
     value_end: usize,
-    /// The identity of the name, where the line was taken at once.
-    known: KnownHeader,
     /// The name holds a character that is not allowed, but not one that ends the parse.
     pub(crate) invalid: bool,
 }
@@ -93,13 +91,10 @@ impl HeaderLineParser {
         self.state == State::Start
     }
 
-    /// The line just found; an invalid name is none of the known ones.
+    /// The line just found; `known` is left to the caller's lookup so that dropped lines cost none.
     pub(crate) fn line(&self, buf: &[u8]) -> Line {
         let name = Span::between(self.start, self.name_end);
-        let known = match self.known {
-            KnownHeader::Other if !self.invalid => KnownHeader::lookup(name.get(buf)),
-            known => known,
-        };
+        let known = if self.invalid { KnownHeader::Other } else { KnownHeader::lookup(name.get(buf)) };
         Line { name, value: Span::between(self.value_start, self.value_end), known }
     }
 
@@ -152,40 +147,34 @@ impl HeaderLineParser {
         Ok(Event::More)
     }
 
-    /// Takes a whole line at once that has the form of nearly all: a known name, or one of letters, digits and `-`, a colon, a value
-    /// and CR LF. `None` leaves the line to the states.
+    /// Takes a whole line at once that has the form of nearly all: a name of letters, digits and `-`, a colon, a value, CR LF. `None`
+    /// leaves the line to the states.
     fn usual_line(&mut self, buf: &[u8], pos: &mut usize) -> Option<()> {
-        let rest = buf.get(*pos..)?;
-        let end = memchr3(b'\n', b'\r', 0, rest)?;
-        if rest.get(end..)?.first_chunk() != Some(b"\r\n") {
+        let line = buf.get(*pos..)?;
+        let name_len = line.iter().position(|byte| NAME_CLASS[*byte as usize] != VALID)?;
+        let (name, value) = line.split_at_checked(name_len)?;
+        if name.is_empty() || value.first() != Some(&b':') {
             return None;
         }
-        let line = rest.get(..end)?;
-        let colon = memchr(b':', line)?;
-        let name = line.get(..colon)?;
-        let known = KnownHeader::lookup(name);
-        let is_valid = |byte: &u8| NAME_CLASS[*byte as usize] == VALID;
-        if known == KnownHeader::Other && (name.is_empty() || !name.iter().all(is_valid)) {
+        let end = memchr3(b'\n', b'\r', 0, value)?;
+        if value.get(end..)?.first_chunk() != Some(b"\r\n") {
             return None;
         }
-        let mut value_start = colon + 1;
-        while line.get(value_start) == Some(&b' ') {
+        let is_space = |at: usize| value.get(at) == Some(&b' ');
+        let mut value_start = 1;
+        while is_space(value_start) {
             value_start += 1;
         }
         let mut value_end = end;
-        while value_end > value_start && line.get(value_end - 1) == Some(&b' ') {
+        while value_end > value_start && is_space(value_end - 1) {
             value_end -= 1;
         }
-        *self = Self {
-            state: State::Start,
-            start: *pos,
-            name_end: *pos + colon,
-            value_start: *pos + value_start,
-            value_end: *pos + value_end,
-            known,
-            invalid: false,
-        };
-        *pos += end + 2;
+        self.start = *pos;
+        self.name_end = *pos + name_len;
+        self.value_start = self.name_end + value_start;
+        self.value_end = self.name_end + value_end;
+        self.invalid = false;
+        *pos = self.name_end + end + 2;
         Some(())
     }
 
@@ -200,7 +189,6 @@ impl HeaderLineParser {
     fn begin(&mut self, byte: u8, pos: usize) -> Result<(), InvalidLine> {
         self.start = pos;
         self.value_end = pos;
-        self.known = KnownHeader::Other;
         self.invalid = false;
         self.state = match NAME_CLASS[byte as usize] {
             LINE_END => State::HeadEnd,

@@ -78,6 +78,8 @@ pub(crate) fn all(scripts: &[Script]) -> Vec<Exchange> {
         via("post from a file", "b", "body taken", Client::Post(100_000), 4),
         via("chunked put from a file", "b", "body taken", Client::PutChunked(100_000), 4),
         via("temp file", "t", "large length whole", Client::Slow11, large),
+        via("large through a pipe", "b", "large length whole", Client::Get11, large),
+        via("large through a pipe, unbuffered", "u", "large length whole", Client::Get11, large),
         via("chunks unbuffered", "u", "large chunked whole", Client::Get11, large),
         via("chunks", "b", "chunked in two at 60", Client::Get11, 7),
         via("tunnel", "w", "tunnel echoes and closes", Client::Upgrade, 10),

@@ -244,6 +244,16 @@ impl Protocol for Http1 {
         Ok(piece)
     }
 
+    fn plain_bytes(&self) -> u64 {
+        if let Body::Length(left) = self.body { left } else { 0 }
+    }
+
+    fn passed(&mut self, count: u64) {
+        if let Body::Length(left) = &mut self.body {
+            *left = left.saturating_sub(count);
+        }
+    }
+
     fn input_end(&mut self, _: &Request) -> bool {
         self.keepalive = false;
         matches!(self.body, Body::UntilClose | Body::None)
