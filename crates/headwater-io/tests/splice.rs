@@ -1,12 +1,13 @@
 //! Bytes that travel from one socket to another through a pipe.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
-use headwater_io::splice::{PIPE_SIZE, Pipe};
-
-mod common;
 use common::{pair, read, run, turn, write};
+use headwater_io::splice::{PIPE_SIZE, Pipe};
 
 #[test]
 fn bytes_go_through_a_pipe_in_order_and_its_end_is_seen() {
