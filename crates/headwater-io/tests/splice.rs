@@ -1,5 +1,5 @@
 //! Bytes that travel from one socket to another through a pipe.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -45,8 +45,9 @@ fn pipe_waits_for_either_socket() {
                 poll_fn(|cx| pipe.poll_fill(cx, &input, PIPE_SIZE)).await.unwrap();
             }
             turn().await;
-            if let Poll::Pending = pipe.poll_empty(&mut cx, &output) {
-                break pipe.held();
+            match pipe.poll_empty(&mut cx, &output) {
+                Poll::Pending => break pipe.held(),
+                Poll::Ready(moved) => assert!(moved.unwrap() > 0),
             }
         };
         assert!(full > 0);
