@@ -27,12 +27,13 @@ def document(results, subject, args):
         "Written by `bench/run`; do not edit. One worker each, on one core, the same nginx.conf, the load and the origin",
         f"on another core; medians of {args.rounds} rounds of {args.seconds:g} s in which the servers took turns. nginx is the",
         "oracle that the tests build (1.28, -O2). *ratio* is the subject's CPU per request (or memory) divided by nginx's;",
-        "*target* is the ratio that the project wants at most.",
+        "*target* is the ratio that the project wants at most. *bare* is a relay without features, with requests and answers made",
+        "beforehand (`headwater-testkit/src/bin/bare_relay.rs`): the kernel's part and little else, so no proxy comes below it here.",
         "",
         f"Subject: {subject}. Machine: {platform.machine()}, Linux {platform.release()}, {time.strftime('%Y-%m-%d', time.gmtime())}.",
         "",
-        f"| scenario | unit | nginx | {subject} | ratio | target | met | haproxy | ratio |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| scenario | unit | nginx | {subject} | ratio | target | met | haproxy | ratio | bare | ratio |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     out += [summary_row(result, subject) for result in results]
     out += [
@@ -67,5 +68,5 @@ def summary_row(result, subject):
     met = "–" if found is None else "yes" if found <= wanted else "no"
     return (
         f"| {result['name']} | {result['unit']} | {cell('nginx')} | {cell(subject)} | {relative(subject)} | {wanted:.2f} | {met} "
-        f"| {cell('haproxy')} | {relative('haproxy')} |"
+        f"| {cell('haproxy')} | {relative('haproxy')} | {cell('bare')} | {relative('bare')} |"
     )

@@ -31,6 +31,11 @@ LOAD = {
     "auth-request": ("/auth", 32, False),
     "mirror": ("/mirror", 32, False),
 }
+# What the bare relay of the test kit can do: the floor under every proxy on this machine.
+BARE = {
+    "small-keepalive", "upstream-close", "usual-proxy-headers", "access-log-on", "return", "post-16k", "fastcgi", "regex20", "ssi-4",
+    "auth-request", "mirror",
+}
 IDLE = "idle-5000"
 IDLE_COUNT = 5000
 # Idle connections first: what a load leaves in the allocator would hide what they take.
@@ -68,6 +73,8 @@ def run(bench, name, rounds, seconds):
     servers = list(bench.servers)
     if with_haproxy and bench.haproxy:
         servers.append(bench.haproxy)
+    if name in BARE:
+        servers.append(bench.bare)
     samples = {server.name: [] for server in servers}
     for server in servers:
         load(server, path, connections, 1, *script)

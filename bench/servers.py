@@ -139,11 +139,11 @@ def headwater():
     return str(target_dir() / "release" / "headwater")
 
 
-def fastcgi_origin():
-    """Path of the FastCGI server that answers, built now."""
-    command = ["cargo", "build", "-q", "--release", "-p", "headwater-testkit", "--bin", "fastcgi_origin"]
+def testkit(name):
+    """Path of a program of the test kit, built now."""
+    command = ["cargo", "build", "-q", "--release", "-p", "headwater-testkit", "--bin", name]
     subprocess.run(command, cwd=ROOT, check=True)
-    return str(target_dir() / "release" / "fastcgi_origin")
+    return str(target_dir() / "release" / name)
 
 
 def free_port():
@@ -242,13 +242,17 @@ class Bench:
         for name, number in {"four": 4, "fifty": 50}.items():
             page = "<p>text before</p>\n".join(f'<!--#include virtual="/part?{n}" -->' for n in range(number))
             (self.files / f"{name}.html").write_text(page)
-        fastcgi = [fastcgi_origin(), str(self.fastcgi_port)]
+        fastcgi = [testkit("fastcgi_origin"), str(self.fastcgi_port)]
         self.processes.append(Process("fastcgi", fastcgi, self.fastcgi_port, 1))
         self.spawn("origin", self.nginx, ORIGIN_CONF, self.origin_port, 1)
         self.servers = [
             self.spawn("nginx", self.nginx, CONF, free_port(), 0),
             self.spawn(self.subject_name, self.subject, CONF, free_port(), 0),
         ]
+        port = free_port()
+        bare = [testkit("bare_relay"), str(port), str(self.origin_port), str(self.fastcgi_port)]
+        self.bare = Process("bare", bare, port, 0)
+        self.processes.append(self.bare)
         haproxy = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
         self.haproxy = self.spawn_haproxy(haproxy) if haproxy else None
 
