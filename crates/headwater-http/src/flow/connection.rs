@@ -12,6 +12,7 @@ use headwater_wire::proxy_protocol::{self, ProxyProgress};
 use super::error_log::Level;
 use super::head::{Head, read_head, target};
 use super::phases::{Finish, run};
+use super::pinned::pinned;
 use super::postpone::EndFamily;
 use super::special;
 use super::worker::{Raised, Worker};
@@ -65,7 +66,7 @@ pub(super) async fn serve(connection: &Rc<Connection>) -> After {
         Worker::count(&connection.worker.counters.requests);
         let writing = Raised::new(&connection.worker.counters.writing);
         let keep =
-            Box::pin(serve_request(connection, generation.clone(), default, head, refused, start)).await;
+            pinned(|| serve_request(connection, generation.clone(), default, head, refused, start)).await;
         drop(writing);
         connection.response_started.set(false);
         if !keep {

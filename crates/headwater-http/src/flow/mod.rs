@@ -10,6 +10,7 @@ pub mod headers_out;
 pub mod out_queue;
 pub mod output;
 pub mod phases;
+pub mod pinned;
 mod pipe_out;
 mod post_action;
 pub(crate) mod postpone;

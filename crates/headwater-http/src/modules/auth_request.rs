@@ -10,6 +10,7 @@ use super::Module;
 use crate::config::LocationBuilder;
 use crate::flow::error_log::Level;
 use crate::flow::phases::{Handler, Outcome};
+use crate::flow::pinned::pinned;
 use crate::request::Request;
 use crate::request::subrequest::{Response, SubrequestError};
 use crate::script::variables::declare_plain;
@@ -76,7 +77,7 @@ struct AuthRequest {
 
 impl Handler for AuthRequest {
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a> {
-        Outcome::Wait(Box::pin(async move {
+        Outcome::Wait(pinned(|| async move {
             let asked = r.subrequest(self.uri.clone()).header_only().without_body();
             self.decide(r, asked.fetch().await)
         }))

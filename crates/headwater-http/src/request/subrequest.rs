@@ -18,6 +18,7 @@ use crate::flow::connection::log_request;
 use crate::flow::error_log::Level;
 use crate::flow::output::{Output, SendError};
 use crate::flow::phases::{self, Finish};
+use crate::flow::pinned::pinned;
 use crate::flow::postpone::{EndFamily, Family};
 use crate::flow::worker::CatchPanic;
 
@@ -263,7 +264,7 @@ impl Subrequest {
         let family = parent.make_family().ok_or(SubrequestError::NotStarted)?;
         let mut collected = Collected { parent: parent.clone(), done: Some(done) };
         let task = async move {
-            let run = CatchPanic(Box::pin(self.run_in_memory(false)));
+            let run = CatchPanic(pinned(|| self.run_in_memory(false)));
             let outcome = run.await.unwrap_or_else(|text| Err(panicked(&collected.parent, &text)));
             collected.finish(outcome);
         };
@@ -283,7 +284,7 @@ impl Subrequest {
         let mut handler = self.handler.take();
         let child = self.child(Output::Memory(sink.clone()))?;
         let _family = EndFamily(&child);
-        let run = Box::pin(run_whole(&child, self.clone));
+        let run = pinned(|| run_whole(&child, self.clone));
         let finish = match watches {
             true => {
                 let connection = parent.connection().clone();
@@ -331,7 +332,7 @@ impl Subrequest {
         let clone = self.clone;
         tokio::task::spawn_local(async move {
             let _family = EndFamily(&child);
-            let run = CatchPanic(Box::pin(run_whole(&child, clone)));
+            let run = CatchPanic(pinned(|| run_whole(&child, clone)));
             let outcome = match run.await {
                 Ok(finish) => outcome_of(&child, finish),
                 Err(text) => Err(panicked(&child, &text)),
@@ -466,7 +467,7 @@ impl Leave {
 async fn run_in_task(child: Rc<Request>, clone: bool, handler: Option<Handler>, over: Rc<Over>) {
     let mut leave = Leave { child: child.clone(), handler, over };
     child.may_begin.notified().await;
-    let run = CatchPanic(Box::pin(phases::run_child(&child, clone)));
+    let run = CatchPanic(pinned(|| phases::run_child(&child, clone)));
     let outcome = match run.await {
         Ok(finish) => outcome_of(&child, finish),
         Err(text) => Err(panicked(&child, &text)),

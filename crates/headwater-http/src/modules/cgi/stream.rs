@@ -12,6 +12,7 @@ use headwater_wire::http1::Progress;
 
 use super::response::{Rest, invalid_line, take_head};
 use crate::flow::phases::{BackEnd, Handler, Outcome};
+use crate::flow::pinned::pinned;
 use crate::request::Request;
 use crate::upstream::pass::{Route, Security};
 use crate::upstream::protocol::{Header, Piece, Protocol, ResponseHead};
@@ -41,7 +42,7 @@ pub(in crate::modules) struct CgiHandler<E>(pub(in crate::modules) Arc<CgiLocati
 impl<E: Encode> Handler for CgiHandler<E> {
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a> {
         let conversation = |security| Box::new(CgiStream::new(self.0.clone(), security)) as Box<dyn Protocol>;
-        Outcome::Wait(Box::pin(self.0.route.run_with(r, &self.0.conf, conversation)))
+        Outcome::Wait(pinned(|| self.0.route.run_with(r, &self.0.conf, conversation)))
     }
 
     fn back_end(&self) -> Option<BackEnd<'_>> {

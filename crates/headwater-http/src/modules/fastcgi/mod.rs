@@ -17,6 +17,7 @@ use super::cgi::params::{Param, ParamSet};
 use crate::config::LocationBuilder;
 use crate::config::core::{Rate, TempPath};
 use crate::flow::phases::{BackEnd, Handler, Outcome};
+use crate::flow::pinned::pinned;
 use crate::request::Request;
 use crate::script::VariableDef;
 use crate::upstream::pass::{Pass, Route, plain_address, redirect_to_slash};
@@ -100,7 +101,7 @@ struct FastcgiHandler(Arc<FastcgiLocation>);
 impl Handler for FastcgiHandler {
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a> {
         let conversation = Box::new(protocol::FastCgi::new(self.0.clone()));
-        Outcome::Wait(Box::pin(self.0.route.run(r, &self.0.conf, conversation)))
+        Outcome::Wait(pinned(|| self.0.route.run(r, &self.0.conf, conversation)))
     }
 
     fn back_end(&self) -> Option<BackEnd<'_>> {

@@ -15,6 +15,7 @@ use super::Module;
 use crate::config::LocationBuilder;
 use crate::config::flags::flags;
 use crate::flow::phases::{BackEnd, Handler, Outcome};
+use crate::flow::pinned::pinned;
 use crate::request::Request;
 use crate::script::{Complex, Variables};
 use crate::upstream::pass::{FixedPass, Route, plain_address, redirect_to_slash};
@@ -113,7 +114,7 @@ impl Handler for MemcachedHandler {
             return Outcome::Status(405);
         }
         let conversation = Box::new(protocol::Memcached::new(self.0.clone()));
-        Outcome::Wait(Box::pin(self.0.route.run(r, &self.0.conf, conversation)))
+        Outcome::Wait(pinned(|| self.0.route.run(r, &self.0.conf, conversation)))
     }
 
     fn back_end(&self) -> Option<BackEnd<'_>> {

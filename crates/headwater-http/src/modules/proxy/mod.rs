@@ -21,6 +21,7 @@ use crate::config::core::{Rate, TempPath};
 use crate::config::{LocId, LocationBuilder, LocationKind};
 use crate::flow::error_log::Level;
 use crate::flow::phases::{BackEnd, Handler, Outcome};
+use crate::flow::pinned::pinned;
 use crate::request::Request;
 use crate::script::{Complex, NameValue, VariableDef};
 use crate::upstream::engine;
@@ -176,7 +177,7 @@ struct ProxyHandler(Arc<ProxyLocation>);
 
 impl Handler for ProxyHandler {
     fn handle<'a>(&'a self, r: &'a Request) -> Outcome<'a> {
-        Outcome::Wait(Box::pin(serve(&self.0, r)))
+        Outcome::Wait(pinned(|| serve(&self.0, r)))
     }
 
     fn back_end(&self) -> Option<BackEnd<'_>> {
