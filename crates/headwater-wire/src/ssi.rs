@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use memchr::memmem;
+use memchr::{memchr2, memmem};
 
 /// What a command begins with.
 const OPENING: &[u8] = b"<!--#";
@@ -92,13 +92,35 @@ impl Parser {
         {
             return event;
         }
-        while let Some(&byte) = buf.get(*pos) {
+        loop {
+            *pos = pos.saturating_add(self.run(buf.get(*pos..).unwrap_or_default()));
+            let Some(&byte) = buf.get(*pos) else { return Event::More };
             *pos = pos.saturating_add(1);
             if let Some(event) = self.step(byte) {
                 return event;
             }
         }
-        Event::More
+    }
+
+    /// Takes the bytes at once that only make a name or a value longer; gives their number.
+    fn run(&mut self, rest: &[u8]) -> usize {
+        let until = |ends: fn(u8) -> bool| rest.iter().position(|byte| ends(*byte));
+        let param = self.command.params.last_mut();
+        let (taken, limit, end) = match (self.state, param) {
+            (State::Name, _) => {
+                (&mut self.command.name, NAME_LIMIT, until(|byte| is_blank(byte) || byte == b'-'))
+            }
+            (State::Param, Some((name, _))) => {
+                (name, NAME_LIMIT, until(|byte| is_blank(byte) || matches!(byte, b'=' | b'-')))
+            }
+            (State::Value(quote, false), Some((_, value))) => {
+                (value, self.value_limit, memchr2(quote, b'\\', rest))
+            }
+            _ => return 0,
+        };
+        let length = end.unwrap_or(rest.len()).min(limit.saturating_sub(taken.len()));
+        taken.extend_from_slice(rest.get(..length).unwrap_or_default());
+        length
     }
 
     /// Text up to the next command; nothing when that begins here.
@@ -146,7 +168,7 @@ impl Parser {
 
     /// One byte of a command.
     fn step(&mut self, byte: u8) -> Option<Event> {
-        let blank = matches!(byte, b' ' | b'\r' | b'\n' | b'\t');
+        let blank = is_blank(byte);
         match self.state {
             State::BeforeName if blank => {}
             State::BeforeName => {
@@ -274,6 +296,10 @@ impl Parser {
             .last()
             .map_or_else(String::new, |(_, value)| String::from_utf8_lossy(value).into_owned())
     }
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\r' | b'\n' | b'\t')
 }
 
 fn shown_byte(byte: u8) -> String {
