@@ -427,3 +427,32 @@ fn fastcgi_peers_are_checked_in_their_protocol() {
     let setup = Setup::start(&[&plain], &http, locations);
     setup.logs("peer is healthy, health check \"pong\" of peer", 1);
 }
+
+#[test]
+fn scgi_and_uwsgi_peers_are_checked_in_their_protocols() {
+    let (s, u, plain) = (free_port().expect("a port"), free_port().expect("a port"), Origin::start(OK));
+    let dir = TempDir::new().expect("a directory");
+    let rules = [
+        "on /ping",
+        "<< Status: 200 OK\\r\\nContent-Type: text/plain\\r\\n\\r\\npong",
+        "on /pong",
+        "<< Status: 503 Busy\\r\\nContent-Type: text/plain\\r\\n\\r\\npong",
+    ]
+    .map(str::to_owned);
+    let start = |name, port| Scripted::start(name, port, dir.path(), Rules::parse(&rules).expect("rules"));
+    let _origins = (start("S", s).expect("an origin"), start("U", u).expect("an origin"));
+    let http = format!(
+        "upstream s {{ zone s 64k; server 127.0.0.1:{s}; }} upstream u {{ zone u 64k; server 127.0.0.1:{u}; }}
+         upstream bad {{ zone bad 64k; server 127.0.0.1:{u}; }} match pong {{ status 200; body ~ ^pong$; }}"
+    );
+    let locations = "
+        location /s/ { scgi_pass s; scgi_param SCRIPT_NAME $uri; health_check interval=50ms uri=/ping match=pong mandatory; }
+        location /u/ { uwsgi_pass u; uwsgi_param PATH_INFO $uri; health_check interval=50ms uri=/ping match=pong mandatory; }
+        location /bad/ { uwsgi_pass bad; uwsgi_param PATH_INFO $uri; health_check interval=50ms uri=/pong match=pong; }
+    ";
+    let setup = Setup::start(&[&plain], &http, locations);
+    setup.logs("peer is healthy, health check \"pong\" of peer", 2);
+    setup.logs("peer is unhealthy", 1);
+    // An application is asked only where its check let it be.
+    assert_eq!((setup.get("/s/ping").0, setup.get("/u/ping").0, setup.get("/bad/ping").0), (200, 200, 502));
+}

@@ -10,7 +10,7 @@ use headwater_wire::headers::{HeaderList, Span};
 use headwater_wire::http1::request::{
     HeadError, HeadLimits, HeadOptions, Progress, RequestLine, RequestParser, Version,
 };
-use headwater_wire::http1::semantics::{BodyFraming, RequestSemantics, check};
+use headwater_wire::http1::semantics::{RequestSemantics, check};
 use headwater_wire::method::Method;
 
 use super::connection::default_server;
@@ -193,17 +193,7 @@ fn partial_head(connection: &Connection, parser: &mut RequestParser, len: usize)
     } else {
         line
     };
-    RequestHead {
-        headers: HeaderList::adopt(bytes, lines),
-        line,
-        host: Bytes::new(),
-        port: None,
-        framing: BodyFraming::None,
-        expect_continue: false,
-        upgrade: false,
-        keep_alive: false,
-        length: if broken { 0 } else { len },
-    }
+    RequestHead::unchecked(line, HeaderList::adopt(bytes, lines), if broken { 0 } else { len })
 }
 
 fn complete(connection: &Connection, parser: &mut RequestParser, len: usize) -> Head {

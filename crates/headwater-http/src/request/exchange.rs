@@ -38,6 +38,22 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
+    /// A head of so many bytes of which nothing was checked: without host and body, on a connection that ends.
+    #[must_use]
+    pub fn unchecked(line: RequestLine, headers: HeaderList, length: usize) -> Self {
+        Self {
+            headers,
+            line,
+            host: Bytes::new(),
+            port: None,
+            framing: BodyFraming::None,
+            expect_continue: false,
+            upgrade: false,
+            keep_alive: false,
+            length,
+        }
+    }
+
     /// The protocol version.
     #[must_use]
     pub fn version(&self) -> Version {

@@ -8,13 +8,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use headwater_io::addr::Addr;
 use headwater_io::stream::{Stream, StreamKind};
 use headwater_io::timer::{Timer, with_timeout};
 use headwater_wire::headers::HeaderList;
 use headwater_wire::http1::request::{HeadLimits, HeadOptions, RequestParser};
-use headwater_wire::http1::semantics::BodyFraming;
 use headwater_wire::method::Method;
 
 use super::conditions::Answer;
@@ -178,17 +176,7 @@ fn head(uri: &[u8]) -> Option<RequestHead> {
     parser.parse(&bytes, &limits, &options).ok()?;
     let (line, lines) = parser.take();
     let length = bytes.len();
-    Some(RequestHead {
-        headers: HeaderList::adopt(bytes, lines),
-        line,
-        host: Bytes::new(),
-        port: None,
-        framing: BodyFraming::None,
-        expect_continue: false,
-        upgrade: false,
-        keep_alive: false,
-        length,
-    })
+    Some(RequestHead::unchecked(line, HeaderList::adopt(bytes, lines), length))
 }
 
 /// Whether a URI can be asked for.
