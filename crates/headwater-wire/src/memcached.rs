@@ -144,6 +144,17 @@ impl BodyDecoder {
         Self { left: length, trailer: 0, end: End::More }
     }
 
+    /// Bytes of the value to come.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Takes bytes of the value as read without being shown them.
+    pub fn skip(&mut self, count: u64) {
+        self.left = self.left.saturating_sub(count);
+    }
+
     /// Takes bytes; all of them, unless the answer ends before.
     pub fn decode(&mut self, input: &[u8]) -> Step {
         let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(input.len());

@@ -81,8 +81,8 @@ def application(env, start_response):
     if do == 'cookies':
         start('200 OK', ('Set-Cookie', 'a=b'), ('Set-Cookie', 'c=d'))
         return [env['HTTP_COOKIE'].encode()]
-    if do == 'large':
-        start()
+    if do in ('large', 'long'):
+        start('200 OK', *([('Content-Length', str(8192 * 1000))] if do == 'long' else []))
         return (str(number).ljust(8192, '.').encode() for number in range(1000))
     if do == 'length':
         start('200 OK', ('Content-Length', '5'))
@@ -243,10 +243,13 @@ fn large_bodies_pass_both_ways() {
     let stage = Stage::uwsgi();
     let wanted: String = (0..1000).map(|number| format!("{number:.<8192}")).collect();
     for place in ["/uwsgi", "/scgi", "/uwsgi/streamed", "/scgi/streamed"] {
-        let answer = stage.get(&format!("{place}/?large"));
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        assert_eq!(body.len(), wanted.len());
-        assert!(body == wanted, "the body differs");
+        // Without a length, and with one.
+        for what in ["large", "long"] {
+            let answer = stage.get(&format!("{place}/?{what}"));
+            let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+            assert_eq!(body.len(), wanted.len());
+            assert!(body == wanted, "the body differs");
+        }
         // In memory, in a file, and in a large file.
         for size in [1, 16 * 1024 + 1, 5 << 20] {
             let body = bytes(size);

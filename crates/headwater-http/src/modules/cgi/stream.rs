@@ -121,6 +121,16 @@ impl<E: Encode> Protocol for CgiStream<E> {
         Ok(Piece { consumed, data: Some(0..counted), done: self.rest == Rest::Length(0) })
     }
 
+    fn plain_bytes(&self) -> u64 {
+        if let Rest::Length(left) = self.rest { left } else { 0 }
+    }
+
+    fn passed(&mut self, count: u64) {
+        if let Rest::Length(left) = &mut self.rest {
+            *left = left.saturating_sub(count);
+        }
+    }
+
     fn input_end(&mut self, _: &Request) -> bool {
         !self.rest.is_missing()
     }

@@ -121,6 +121,16 @@ impl Protocol for Memcached {
         Ok(Piece { consumed: buffer.len(), data: step.data, done })
     }
 
+    fn plain_bytes(&self) -> u64 {
+        self.body.as_ref().map_or(0, BodyDecoder::left)
+    }
+
+    fn passed(&mut self, count: u64) {
+        if let Some(decoder) = &mut self.body {
+            decoder.skip(count);
+        }
+    }
+
     // An answer has its end in itself.
     fn input_end(&mut self, _: &Request) -> bool {
         false
