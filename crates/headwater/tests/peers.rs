@@ -48,6 +48,13 @@ const RULES: &[&str] = &[
     "<< half",
     "pause 1500",
     "<< another",
+    "on /turn",
+    "reset",
+    "on /turn",
+    "< HTTP/1.1 200 OK",
+    "< Content-Length: 4",
+    "<",
+    "<< warm",
 ];
 
 const LIMITED: &str = "
@@ -275,4 +282,35 @@ fn least_time_slow_peer_is_left_once_its_time_is_known() {
             assert!(world.ask(uri, "").ends_with("quick"), "{uri} came to the slow peer again");
         }
     }
+}
+
+const SLOW: &str = "
+worker_processes 1;
+events { worker_connections 64; }
+http {
+    access_log off;
+    upstream both { server 127.0.0.1:%%ORIGIN_A%% slow_start=3s fail_timeout=1s; server 127.0.0.1:%%PORT_1%%; }
+    server { listen 127.0.0.1:%%PORT_1%%; return 200 quick; }
+    server { listen %%PORT_8080%%; location / { proxy_pass http://both; } }
+}
+";
+
+#[test]
+fn slow_start_gives_a_peer_that_failed_its_part_little_by_little() {
+    let world = start(&binary(), SLOW, Mode::Single);
+    let part = || (0..40).filter(|_| world.ask("/turn", "").ends_with("warm")).count();
+    // The first request that comes to the peer finds that it fails; nothing else is asked of it for a second.
+    assert_eq!(part(), 0);
+    std::thread::sleep(Duration::from_millis(2100));
+    let (recovered, early) = (Instant::now(), part());
+    let wait_until = |millis| {
+        std::thread::sleep(Duration::from_millis(millis).saturating_sub(recovered.elapsed()));
+    };
+    wait_until(1500);
+    let halfway = part();
+    wait_until(3100);
+    let late = part();
+    assert!(early < 10, "{early} of 40 at the start");
+    assert!((5..=18).contains(&halfway), "{halfway} of 40 on the way");
+    assert!((19..=21).contains(&late), "{late} of 40 at the end");
 }
