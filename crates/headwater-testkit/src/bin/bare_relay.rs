@@ -8,6 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use headwater_testkit::text::find;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -17,7 +18,7 @@ use rustix::fd::OwnedFd;
 const LISTENER: u64 = u64::MAX;
 
 /// A request to a back end: its port, and the bytes.
-type Ask = (u16, Vec<u8>);
+type Ask = (u16, Rc<[u8]>);
 
 /// What is done for a request.
 struct Plan {
@@ -63,13 +64,13 @@ fn main() -> ExitCode {
 }
 
 fn plans(origin: u16, fastcgi: u16) -> Vec<Plan> {
-    let ask = |line: &str, rest: &str| {
-        (origin, format!("{line} HTTP/1.1\r\nHost: 127.0.0.1:{origin}\r\n{rest}\r\n").into_bytes())
+    let ask = |line: &str, rest: &str, body: &[u8]| {
+        let head = format!("{line} HTTP/1.1\r\nHost: 127.0.0.1:{origin}\r\n{rest}\r\n");
+        (origin, Rc::from([head.as_bytes(), body].concat()))
     };
     let headers = "X-Real-IP: 127.0.0.1\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n";
-    let mut post = ask("POST /post", "Content-Length: 16384\r\n");
-    post.1.extend([b'x'; 16384]);
-    let (page, check) = (ask("GET /", ""), ask("GET /empty", ""));
+    let post = ask("POST /post", "Content-Length: 16384\r\n", &[b'x'; 16384]);
+    let (page, check) = (ask("GET /", "", b""), ask("GET /empty", "", b""));
     let fixed = |length| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: keep-alive\r\n\r\n");
         Some([head.into_bytes(), vec![b'x'; length]].concat())
@@ -78,10 +79,10 @@ fn plans(origin: u16, fastcgi: u16) -> Vec<Plan> {
     vec![
         plan("/return", Vec::new(), fixed(12)),
         plan("/re20", Vec::new(), fixed(2)),
-        plan("/close", vec![vec![ask("GET /close", "Connection: close\r\n")]], fixed(12)),
-        plan("/headers", vec![vec![ask("GET /headers", headers)]], None),
+        plan("/close", vec![vec![ask("GET /close", "Connection: close\r\n", b"")]], fixed(12)),
+        plan("/headers", vec![vec![ask("GET /headers", headers, b"")]], None),
         plan("/post", vec![vec![post]], None),
-        plan("/fastcgi", vec![vec![(fastcgi, fastcgi_request())]], fixed(12)),
+        plan("/fastcgi", vec![vec![(fastcgi, fastcgi_request().into())]], fixed(12)),
         plan("/ssi/four", vec![vec![page.clone(); 4]], fixed(105)),
         plan("/auth", vec![vec![check.clone()], vec![page.clone()]], None),
         plan("/mirror", vec![vec![page.clone(), check]], fixed(12)),
