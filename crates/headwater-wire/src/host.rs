@@ -26,10 +26,7 @@ impl std::error::Error for HostError {}
 /// up to 65535.
 pub fn validate(text: &[u8]) -> Result<(Cow<'_, [u8]>, Option<u16>), HostError> {
     let (host, port) = split(text)?;
-    let allowed = if host.first() == Some(&b'[') { is_literal } else { is_name };
-    if !allowed(host) || host.windows(2).any(|pair| pair == b"..") {
-        return Err(HostError);
-    }
+    let has_upper = if host.first() == Some(&b'[') { literal(host) } else { name(host) }?;
     let host = host.strip_suffix(b".").unwrap_or(host);
     if host.is_empty() {
         return Err(HostError);
@@ -38,16 +35,12 @@ pub fn validate(text: &[u8]) -> Result<(Cow<'_, [u8]>, Option<u16>), HostError> 
         None | Some(b"") => None,
         Some(digits) => Some(parse_port(digits)?),
     };
-    let host = if host.iter().any(u8::is_ascii_uppercase) {
-        Cow::Owned(host.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(host)
-    };
+    let host = if has_upper { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) };
     Ok((host, port))
 }
 
 /// Whether `byte` may stand in a registered name or IPv4 address: unreserved, sub-delims, `%`.
-pub(crate) fn is_host_char(byte: u8) -> bool {
+pub(crate) const fn is_host_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%')
         || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
@@ -58,15 +51,49 @@ pub(crate) fn is_literal_char(byte: u8) -> bool {
     byte == b':' || (is_host_char(byte) && byte != b'%')
 }
 
-fn is_name(host: &[u8]) -> bool {
-    host.iter().all(|&byte| is_host_char(byte))
+/// What a byte is in a name; 0 for one that may not stand there.
+static CLASS: [u8; 256] = classes();
+const PLAIN: u8 = 1;
+const UPPER: u8 = 2;
+const DOT: u8 = 4;
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let ch = byte as u8;
+        table[byte] = match ch {
+            b'.' => DOT,
+            b'A'..=b'Z' => UPPER,
+            _ if is_host_char(ch) => PLAIN,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    table
 }
 
-fn is_literal(host: &[u8]) -> bool {
-    match host {
-        [b'[', inner @ .., b']'] => inner.iter().all(|&byte| is_literal_char(byte)),
-        _ => false,
+/// Checks a registered name or IPv4 address; gives whether it has upper-case letters.
+fn name(host: &[u8]) -> Result<bool, HostError> {
+    let (mut seen, mut before) = (0, 0);
+    for byte in host {
+        let class = CLASS[*byte as usize];
+        if class == 0 || class & before & DOT != 0 {
+            return Err(HostError);
+        }
+        seen |= class;
+        before = class;
     }
+    Ok(seen & UPPER != 0)
+}
+
+/// Checks a bracketed literal; gives whether it has upper-case letters.
+fn literal(host: &[u8]) -> Result<bool, HostError> {
+    let [b'[', inner @ .., b']'] = host else { return Err(HostError) };
+    if !inner.iter().all(|byte| is_literal_char(*byte)) || inner.windows(2).any(|pair| pair == b"..") {
+        return Err(HostError);
+    }
+    Ok(inner.iter().any(u8::is_ascii_uppercase))
 }
 
 /// Cuts the port off: behind the closing bracket for a literal, else at the first colon.
