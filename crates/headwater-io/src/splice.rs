@@ -77,21 +77,12 @@ impl Pipe {
         let Some(ends) = self.ends.as_ref().filter(|_| self.held == 0 && !stream.is_tls()) else {
             return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
         };
-        loop {
-            ready!(stream.poll_read_ready(cx))?;
-            match stream
-                .try_io(Interest::READABLE, || Ok(splice(stream, None, &ends.write, None, count, FLAGS)?))
-            {
-                // The pipe is empty, so it is the socket that has nothing.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(moved) => {
-                    self.held = moved;
-                    return Poll::Ready(Ok(moved));
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        // The pipe is empty: when nothing can be moved, it is the socket that has nothing.
+        let moved = ready!(stream.poll_io(cx, Interest::READABLE, || {
+            Ok(splice(stream, None, &ends.write, None, count, FLAGS)?)
+        }))?;
+        self.held = moved;
+        Poll::Ready(Ok(moved))
     }
 
     /// Moves what the pipe holds to `stream`, as far as that takes it; gives the bytes moved.
@@ -103,20 +94,11 @@ impl Pipe {
         let Some(ends) = self.ends.as_ref().filter(|_| count > 0 && !stream.is_tls()) else {
             return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
         };
-        loop {
-            ready!(stream.poll_write_ready(cx))?;
-            match stream
-                .try_io(Interest::WRITABLE, || Ok(splice(&ends.read, None, stream, None, count, FLAGS)?))
-            {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(moved) => {
-                    self.held = self.held.saturating_sub(moved);
-                    return Poll::Ready(Ok(moved));
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        let moved = ready!(stream.poll_io(cx, Interest::WRITABLE, || {
+            Ok(splice(&ends.read, None, stream, None, count, FLAGS)?)
+        }))?;
+        self.held = self.held.saturating_sub(moved);
+        Poll::Ready(Ok(moved))
     }
 
     /// Reads what the pipe holds, as far as `buf` has room; gives the bytes read.

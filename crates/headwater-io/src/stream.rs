@@ -117,16 +117,9 @@ impl Stream {
         let short = first_bytes(bufs, limit);
         let bufs = short.as_ref().map_or(bufs, std::slice::from_ref);
         let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-        loop {
-            ready!(self.poll_write_ready(cx))?;
-            match self.try_io(Interest::WRITABLE, || {
-                Ok(rustix::net::sendmsg(self.as_fd(), bufs, &mut SendAncillaryBuffer::default(), flags)?)
-            }) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return Poll::Ready(other),
-            }
-        }
+        self.poll_io(cx, Interest::WRITABLE, || {
+            Ok(rustix::net::sendmsg(self.as_fd(), bufs, &mut SendAncillaryBuffer::default(), flags)?)
+        })
     }
 
     /// Writes what fits now.
@@ -199,18 +192,9 @@ impl Stream {
         if let Inner::Tls(tls) = &mut self.0 {
             return tls.poll_sendfile(cx, file.as_fd(), offset, count);
         }
-        loop {
-            ready!(self.poll_write_ready(cx))?;
-            // A short count is no proof that the socket is full (the file may have been truncated), so readiness is
-            // forgotten on EAGAIN only.
-            match self.try_io(Interest::WRITABLE, || {
-                Ok(rustix::fs::sendfile(self.as_fd(), file.as_fd(), Some(&mut *offset), count)?)
-            }) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return Poll::Ready(other),
-            }
-        }
+        self.poll_io(cx, Interest::WRITABLE, || {
+            Ok(rustix::fs::sendfile(self.as_fd(), file.as_fd(), Some(&mut *offset), count)?)
+        })
     }
 
     /// Looks at incoming bytes without taking them; 0 means the peer has closed.
@@ -329,12 +313,30 @@ impl Stream {
         }))
     }
 
-    /// Runs a system call when the reactor thinks the socket ready, and forgets readiness when it says `WouldBlock`.
-    pub(crate) fn try_io<R>(
+    /// Runs a system call as often as the reactor thinks the socket ready, until it does something. A short count is no proof that the socket is
+    /// full or empty (a file may have been truncated, a pipe have no room), so readiness is forgotten on `WouldBlock` only.
+    pub(crate) fn poll_io<R>(
         &self,
+        cx: &mut Context<'_>,
         interest: Interest,
-        call: impl FnOnce() -> io::Result<R>,
-    ) -> io::Result<R> {
+        mut call: impl FnMut() -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            ready!(if interest.is_readable() {
+                self.poll_read_ready(cx)
+            } else {
+                self.poll_write_ready(cx)
+            })?;
+            match self.try_io(interest, &mut call) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Runs a system call when the reactor thinks the socket ready, and forgets readiness when it says `WouldBlock`.
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         each!(&self.0, socket => socket.try_io(interest, call), tls => tls.socket().try_io(interest, call))
     }
 }

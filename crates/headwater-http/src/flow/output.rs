@@ -243,6 +243,14 @@ pub(super) fn fail(r: &Request, connection: &Connection, error: &io::Error) {
     }
 }
 
+/// Ends a connection whose client took nothing for `send_timeout`.
+pub(super) fn too_slow(r: &Request, connection: &Connection) -> SendError {
+    connection.timed_out.set(true);
+    connection.broken.set(true);
+    r.log(Level::Info, format_args!("client timed out (110: Connection timed out)"));
+    SendError::Broken
+}
+
 impl Request {
     /// Whether the rate to this client is limited.
     #[must_use]
@@ -348,12 +356,7 @@ impl Request {
                 fail(self, connection, &error);
                 Err(SendError::Broken)
             }
-            Err(_) => {
-                connection.timed_out.set(true);
-                connection.broken.set(true);
-                self.log(Level::Info, format_args!("client timed out (110: Connection timed out)"));
-                Err(SendError::Broken)
-            }
+            Err(_) => Err(too_slow(self, connection)),
         }
     }
 

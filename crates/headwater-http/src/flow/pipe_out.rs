@@ -9,8 +9,7 @@ use std::task::{Context, Poll, Waker};
 use headwater_io::splice::Pipe;
 use headwater_io::timer::with_timeout;
 
-use super::error_log::Level;
-use super::output::{Framing, Output, SendError, fail};
+use super::output::{Framing, Output, SendError, fail, too_slow};
 use crate::request::{Connection, Request};
 
 impl Request {
@@ -48,10 +47,7 @@ impl Request {
         while pipe.held() > 0 {
             let write = poll_fn(|cx| pipe.poll_empty(cx, &connection.stream.borrow()));
             let Ok(written) = with_timeout(&connection.write_timer, limit, write).await else {
-                connection.timed_out.set(true);
-                connection.broken.set(true);
-                self.log(Level::Info, format_args!("client timed out (110: Connection timed out)"));
-                return Err(SendError::Broken);
+                return Err(too_slow(self, connection));
             };
             self.piped(connection, written)?;
         }

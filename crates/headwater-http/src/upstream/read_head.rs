@@ -206,7 +206,7 @@ impl Engine<'_> {
             return Err(End::Outcome(error.outcome()));
         }
         self.protocol.input_filter_init(r, &self.head);
-        let buffered = r.overrides.buffering.get().unwrap_or(self.conf.buffering);
+        let buffered = self.buffers_response();
         self.begin_store(buffered);
         if buffered {
             r.action.set("reading upstream");

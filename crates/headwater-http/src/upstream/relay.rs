@@ -42,7 +42,7 @@ impl Engine<'_> {
     pub(super) async fn relay(&mut self, mut link: Link, step: Step, owner: usize) -> End {
         let r = self.r;
         let mut step = step;
-        let buffered = r.overrides.buffering.get().unwrap_or(self.conf.buffering);
+        let buffered = self.buffers_response();
         let limit = if buffered { self.conf.buffers as u64 } else { 0 };
         while matches!(step, Step::More) {
             if let Some(error) = self.lost.filter(|_| !self.storing) {
@@ -100,6 +100,11 @@ impl Engine<'_> {
             }
         }
         self.finish(link, step, owner).await
+    }
+
+    /// Whether the response is read at the back end's speed: what the answer says of it (`X-Accel-Buffering`) goes before the configuration.
+    pub(super) fn buffers_response(&self) -> bool {
+        self.r.overrides.buffering.get().unwrap_or(self.conf.buffering)
     }
 
     async fn finish(&mut self, link: Link, step: Step, owner: usize) -> End {
@@ -208,8 +213,7 @@ impl Engine<'_> {
             Ok(Ok(received)) => return Ok(received),
             Ok(Err(error)) => {
                 // The calls that nginx makes for either kind of body.
-                let buffered = self.r.overrides.buffering.get().unwrap_or(self.conf.buffering);
-                self.log_broken("SSL_read", if buffered { "readv" } else { "recv" }, &error);
+                self.log_broken("SSL_read", if self.buffers_response() { "readv" } else { "recv" }, &error);
             }
             Err(_) => self.log(Level::Error, format_args!("upstream timed out (110: Connection timed out)")),
         }
@@ -293,7 +297,7 @@ impl Engine<'_> {
 
     fn decode(&mut self, bytes: &[u8]) -> (Step, usize) {
         let r = self.r;
-        let unbuffered = !r.overrides.buffering.get().unwrap_or(self.conf.buffering);
+        let unbuffered = !self.buffers_response();
         let mut used = 0_usize;
         loop {
             let rest = bytes.get(used..).unwrap_or_default();
